@@ -1,0 +1,368 @@
+"""One conversation a node: open it, ask, follow. JSON from a node becomes typed here, once.
+
+A conversation is one program (`engine.node.serve`) at the other end of one link. Rules:
+- Everything that a node says is bounded in size, checked, and cannot name a file outside the run's mirror.
+- A broken link ends every pending question with `ConnectionLost`; nothing is assumed about what the node did.
+- Bytes of a stream go to the sink as they come, without being joined or held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import secrets
+import time
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from engine import __version__
+from engine.errors import ConnectionLost, MachineError, NodeRefused, NoPython
+from engine.events import Left
+from engine.node import tail
+from engine.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.transport import Link, Transport
+
+COMMAND = (
+    "exec /bin/sh -c 'for p in python3 /usr/bin/python3 /usr/local/bin/python3; do "
+    'command -v "$p" >/dev/null 2>&1 && '
+    'exec "$p" -I -S -c "import sys; i = sys.stdin.buffer; exec(i.read(int(i.readline())))"; '
+    "done; echo rankdeck: no python3 >&2; exit 97'"
+)
+"""What every login shell (sh, bash, csh, fish) runs for us: constant, so that no data ever becomes shell."""
+
+NOISE_LIMIT = 1 << 20
+LINE_LIMIT = 16 << 20
+OPEN_TIMEOUT = 45.0
+PING_EVERY = 15.0
+
+TRAVELS = ("engine/__init__.py", "engine/batch.py", "engine/node/*.py", "engine/train/*.py")
+
+
+@cache
+def pack() -> bytes:
+    """The program that travels to the nodes: one zip, the same bytes for the same sources."""
+    root = Path(__file__).parent.parent
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(path for pattern in TRAVELS for path in root.glob(pattern)):
+            file.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes())
+        file.writestr(zipfile.ZipInfo("__main__.py"), "from engine.node.__main__ import main\n\nmain()\n")
+    return archive.getvalue()
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a node says of itself when the conversation opens. `clock` = its clock minus ours, in seconds, known to
+    within `clock_error`; `latency` is one round trip, in seconds."""
+
+    protocol: int
+    host: str
+    python: str
+    state: str
+    user: str
+    boot: str
+    t: float
+    latency: float = 0.0
+    clock: float = 0.0
+    clock_error: float = 0.0
+
+
+class Sink(Protocol):
+    """Where a follow delivers. Called from the event loop; must not block for long."""
+
+    def reset(self, stream: str) -> None: ...
+    def data(self, stream: str, offset: int, data: bytes) -> None: ...
+    def alive(self, alive: bool) -> None: ...
+    def drained(self, streams: int) -> None: ...
+
+
+class Conversation:
+    """An open conversation with one node."""
+
+    def __init__(self, transport: Transport, link: Link, host: str, hello: Hello, rest: bytes) -> None:
+        self.host = host
+        self.hello = hello
+        self._transport = transport
+        self._link = link
+        self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._sinks: dict[int, Sink] = {}
+        self._number = 0
+        self._inbox = bytearray(rest)
+        self._payload: tuple[Sink, str, int, int] | None = None
+        self._end: MachineError | None = None
+        self.ended: asyncio.Future[MachineError] = asyncio.get_running_loop().create_future()
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
+
+    @property
+    def peer(self) -> str:
+        """The address that the connection goes to; "" for this machine."""
+        return self._transport.peer
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.host} {'ended' if self._end else 'open'}>"
+
+    async def ask(self, verb: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
+        """One question, one answer. NodeRefused when the answer is an error, ConnectionLost when none comes."""
+        self._number += 1
+        return await self._exchange(self._number, verb, timeout, fields)
+
+    async def measure(self) -> None:
+        """Latency and clock difference, by one round trip (Cristian 1989)."""
+        asked, clock = time.monotonic(), time.time()
+        answer = await self.ask("ping", timeout=30.0)
+        half = (time.monotonic() - asked) / 2
+        moment = float(answer["t"])
+        self.hello = msgspec.structs.replace(
+            self.hello, latency=2 * half, clock=moment - clock - half, clock_error=half
+        )
+
+    async def watch(self, run: str, node_rank: int, streams: Mapping[str, tuple[int, int]], sink: Sink) -> int:
+        """Follow `streams` ({name: (offset, crc)}) of a run into `sink`; the number is for `watch_more`."""
+        self._number += 1
+        number = self._number
+        self._sinks[number] = sink
+        fields = {"run": run, "node_rank": node_rank, "streams": dict(streams)}
+        await self._exchange(number, "watch", 30.0, fields)
+        return number
+
+    async def watch_more(self, number: int, run: str, node_rank: int, streams: Mapping[str, tuple[int, int]]) -> None:
+        await self.ask("watch", timeout=30.0, sub=number, run=run, node_rank=node_rank, streams=dict(streams))
+
+    async def close(self) -> None:
+        """Leave the node. What runs there runs on."""
+        for task in self._tasks:
+            task.cancel()
+        self._finish(ConnectionLost("closed", node=self.host))
+        await self._link.close()
+        await self._transport.close()
+
+    async def _exchange(self, number: int, verb: str, timeout: float, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._end is not None:
+            raise self._end
+        future = self._pending[number] = asyncio.get_running_loop().create_future()
+        request = json.dumps({"id": number, "do": verb, **fields}, separators=(",", ":")).encode() + b"\n"
+        try:
+            await asyncio.wait_for(self._link.send(request), timeout)
+            answer = await asyncio.wait_for(future, timeout)
+        except asyncio.TimeoutError:
+            raise ConnectionLost(f"no answer to “{verb}” within {timeout:.0f} s", node=self.host) from None
+        finally:
+            self._pending.pop(number, None)
+        if "error" in answer:
+            raise refusal(self.host, str(answer["error"]), clean(str(answer.get("text", ""))))
+        result = answer.get("ok")
+        return result if isinstance(result, dict) else {}
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(MachineError):
+            while True:
+                await asyncio.sleep(PING_EVERY)
+                await self.ask("ping", timeout=PING_EVERY * 2)
+
+    async def _read(self) -> None:
+        try:
+            self._digest(b"")
+            while data := await self._link.receive():
+                self._digest(data)
+            error: MachineError = ConnectionLost(
+                f"our program there ended (exit status {self._link.exit_status}) {clean(self._link.stderr)}".strip(),
+                node=self.host,
+            )
+        except MachineError as lost:
+            error = lost
+        except OSError as full:
+            error = MachineError(f"the log mirror on this machine cannot be written: {full}", node=self.host)
+        except (ValueError, TypeError, KeyError) as junk:
+            error = ConnectionLost(f"the node does not keep to the protocol: {clean(str(junk))}", node=self.host)
+        self._finish(error)
+
+    def _finish(self, error: MachineError) -> None:
+        if self._end is None:
+            self._end = error
+            self.ended.set_result(error)
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def _digest(self, data: bytes) -> None:
+        """Take bytes from the node: frames of JSON lines, some with a payload that passes through unjoined."""
+        inbox = self._inbox
+        if self._payload is not None and not inbox:
+            data = self._deliver(data)
+        inbox += data
+        while True:
+            if self._payload is not None:
+                if not inbox:
+                    return
+                rest = self._deliver(bytes(inbox))
+                inbox.clear()
+                inbox += rest
+                continue
+            end = inbox.find(b"\n")
+            if end < 0:
+                if len(inbox) > LINE_LIMIT:
+                    raise ValueError("a line without an end")
+                return
+            line = bytes(inbox[:end])
+            del inbox[: end + 1]
+            self._frame(json.loads(line))
+
+    def _deliver(self, data: bytes) -> bytes:
+        """Hand what belongs to the current payload to its sink; the rest comes back."""
+        assert self._payload is not None
+        sink, stream, offset, left = self._payload
+        part = data[:left] if len(data) > left else data
+        sink.data(stream, offset, part)
+        left -= len(part)
+        self._payload = (sink, stream, offset + len(part), left) if left else None
+        return data[len(part) :]
+
+    def _frame(self, head: dict[str, Any]) -> None:
+        number = head["id"]
+        if "ok" in head or "error" in head:
+            future = self._pending.get(number)
+            if future is not None and not future.done():
+                future.set_result(head)
+            return
+        sink = self._sinks.get(number)
+        if sink is None:
+            raise ValueError("frames for a question that nobody asked")
+        if "s" in head:
+            stream, offset, length = head["s"], head["o"], head["n"]
+            if not (isinstance(stream, str) and tail.STREAM.fullmatch(stream)):
+                raise ValueError("a stream with a forbidden name")
+            if not (isinstance(offset, int) and isinstance(length, int) and 0 <= length <= tail.CHUNK and offset >= 0):
+                raise ValueError("a frame with a forbidden size")
+            if head.get("reset"):
+                sink.reset(stream)
+            if length:
+                self._payload = (sink, stream, offset, length)
+        elif "alive" in head:
+            sink.alive(bool(head["alive"]))
+        elif "drained" in head:
+            sink.drained(int(head["drained"]))
+
+
+def lefts(answer: Mapping[str, Any]) -> tuple[Left, ...]:
+    """The processes that an answer to “stop” or “sweep” names as not removed."""
+    try:
+        found = msgspec.convert(answer.get("left", []), list[Left])
+    except msgspec.ValidationError:
+        return ()
+    return tuple(Left(pid=left.pid, comm=clean(left.comm, 32), state=clean(left.state, 8)) for left in found)
+
+
+REFUSALS: dict[str, tuple[str, str]] = {
+    "ENOSPC": ("no space left", "free space there, or set `state_dir` in the profile to a folder with room"),
+    "EDQUOT": ("over the disk quota", "free space there, or set `state_dir` in the profile to a folder with room"),
+    "EROFS": ("the file system is read-only", "set `state_dir` in the profile to a folder that can be written"),
+    "EACCES": ("no permission", "set `state_dir` in the profile to a folder that can be written"),
+    "no-run": ("this node does not know the run", ""),
+}
+"""What a node's error code means, and what to do about it."""
+
+
+def refusal(host: str, code: str, text: str) -> NodeRefused:
+    meaning, remedy = REFUSALS.get(code, ("", ""))
+    return NodeRefused(f"{meaning} ({text})" if meaning else text or code, node=host, remedy=remedy, code=code)
+
+
+async def converse(transport: Transport, host: str, state_dir: str = "") -> Conversation:
+    """Open the conversation: start python3 on the node, hand it our program if it lacks it, shake hands.
+
+    NoPython, NodeRefused (state folder), ConnectionLost; bounded by 45 s in all.
+    """
+    try:
+        return await asyncio.wait_for(_converse(transport, host, state_dir), OPEN_TIMEOUT)
+    except asyncio.TimeoutError:
+        raise ConnectionLost(
+            f"connected, and then no word from our program within {OPEN_TIMEOUT:.0f} s",
+            node=host,
+            remedy=f"look at what the shell's start-up files do there: ssh {host} true",
+        ) from None
+
+
+async def _converse(transport: Transport, host: str, state_dir: str) -> Conversation:
+    program = pack()
+    nonce = secrets.token_hex(8)
+    header = {"nonce": nonce, "sha": hashlib.sha256(program).hexdigest(), "size": len(program), "state": state_dir}
+    source = (Path(__file__).parent / "node" / "boot.py").read_bytes()
+    link = await transport.open(COMMAND)
+    try:
+        await link.send(b"%d\n" % len(source) + source + json.dumps(header).encode() + b"\n")
+        inbox = bytearray()
+        while (answer := await _answer(link, nonce.encode(), inbox, host)).get("need"):
+            await link.send(program)
+        if "error" in answer:
+            raise _unfit(host, answer)
+        hello = msgspec.convert({k: clean(v) if isinstance(v, str) else v for k, v in answer.items()}, Hello)
+        conversation = Conversation(transport, link, host, hello, bytes(inbox))
+        await conversation.measure()
+        return conversation
+    except msgspec.ValidationError as junk:
+        await link.close()
+        raise NodeRefused(f"a strange answer to our greeting: {clean(str(junk))}", node=host) from None
+    except BaseException:
+        await link.close()
+        raise
+
+
+async def _answer(link: Link, nonce: bytes, inbox: bytearray, host: str) -> dict[str, Any]:
+    """The next line that begins with the nonce; rc files may print what they like before."""
+    seen = 0
+    while True:
+        while (end := inbox.find(b"\n")) >= 0:
+            line = bytes(inbox[:end])
+            del inbox[: end + 1]
+            at = line.rfind(nonce)
+            if at >= 0:
+                answer = json.loads(line[at + len(nonce) :])
+                return answer if isinstance(answer, dict) else {}
+        data = await link.receive()
+        seen += len(data)
+        if not data:
+            raise _no_greeting(link, host)
+        if seen > NOISE_LIMIT:
+            raise NodeRefused("the shell there prints without end", node=host, remedy=f"try: ssh {host} true")
+        inbox += data
+
+
+def _no_greeting(link: Link, host: str) -> MachineError:
+    said = clean(link.stderr).strip()
+    if link.exit_status == 97 and "no python3" in said:
+        return NoPython(
+            "there is no python3 on the PATH of a non-interactive shell, nor in /usr/bin or /usr/local/bin",
+            node=host,
+            remedy="install Python 3.8 or later there (apt-get install python3)",
+        )
+    detail = f": {said[-500:]}" if said else ""
+    return NodeRefused(
+        f"the shell there ended with exit status {link.exit_status} before our program could start{detail}",
+        node=host,
+        remedy=f"see what its start-up files do: ssh {host} true",
+    )
+
+
+def _unfit(host: str, answer: dict[str, Any]) -> MachineError:
+    text = clean(str(answer.get("text", "")))
+    if answer["error"] == "python":
+        return NoPython(
+            f"{text}; 3.8 or later is needed", node=host, remedy="put a newer python3 first on the PATH there"
+        )
+    if answer["error"] == "state":
+        import errno
+
+        return refusal(host, errno.errorcode.get(int(answer.get("errno") or 0), "os"), f"{answer.get('path')}: {text}")
+    return NodeRefused(
+        text, node=host, remedy=f"chmod 700 the folder, or set `state_dir` in the profile ({__version__})"
+    )

@@ -1,0 +1,235 @@
+"""Everything that can happen in a run, and its JSON-lines form.
+
+Rules that keep this sane:
+- An event is frozen and says when (`t`, unix seconds by the clock of whoever wrote it) and where (`node_rank`, or -1).
+- What a node's supervisor writes into its journal is an event without `node_rank`; the reader adds it.
+- What the workstation observes goes through the same codec, so a run is folded from files alone.
+- A node may be newer than we are: an unknown type or a line that is junk decodes to None, an unknown field is ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+RECORD_LIMIT = 1 << 20
+"""Bytes of one record; a longer line is junk or hostile."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of every event: `t` in unix seconds, `node_rank` or -1 where no node is meant."""
+
+    t: float
+    node_rank: int = -1
+
+
+# ---- written by the supervisor on a node ---------------------------------------------------------------------------
+
+
+class Supervisor(Event, frozen=True, kw_only=True, tag="supervisor"):
+    """The supervisor runs. `start` is field 22 of /proc/PID/stat, `boot` the kernel's boot id."""
+
+    pid: int
+    start: int
+    boot: str = ""
+    host: str = ""
+    python: str = ""
+    version: str = ""
+
+
+class Torchrun(Event, frozen=True, kw_only=True, tag="torchrun"):
+    """The launch command of this node runs."""
+
+    pid: int
+    start: int
+
+
+class Stream(Event, frozen=True, kw_only=True, tag="stream"):
+    """A rank writes to this log file; `path` is relative to the run folder of the node."""
+
+    path: str
+    attempt: int
+    local_rank: int
+    stream: Literal["stdout", "stderr"]
+
+
+class Worker(Event, frozen=True, kw_only=True, tag="worker"):
+    """A rank runs."""
+
+    attempt: int
+    local_rank: int
+    rank: int
+    pid: int
+    start: int
+
+
+class WorkerExit(Event, frozen=True, kw_only=True, tag="worker_exit"):
+    """A rank ended, with an exit code or by a signal; neither when nobody could see it."""
+
+    attempt: int
+    local_rank: int
+    rank: int
+    pid: int
+    code: int | None = None
+    signal: int | None = None
+
+
+class Metric(Event, frozen=True, kw_only=True, tag="metric"):
+    """The newest progress line of a rank, at most one a second. Times in seconds, memory in GiB, `mfu` in percent."""
+
+    attempt: int
+    local_rank: int
+    step: int | None = None
+    total: int | None = None
+    epoch: float | None = None
+    loss: float | str | None = None
+    lr: float | str | None = None
+    grad_norm: float | str | None = None
+    step_time: float | str | None = None
+    data_time: float | str | None = None
+    rate: float | str | None = None
+    rate_unit: str = ""
+    memory_gib: float | str | None = None
+    eta: float | str | None = None
+    mfu: float | str | None = None
+    tflops: float | str | None = None
+    extra: dict[str, float | str] = {}
+
+
+class Stop(Event, frozen=True, kw_only=True, tag="stop"):
+    """The supervisor has read a request to stop; `grace` in seconds."""
+
+    reason: str = ""
+    grace: float = 0.0
+
+
+class TorchrunExit(Event, frozen=True, kw_only=True, tag="torchrun_exit"):
+    """The launch command ended."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of the run that could not be removed."""
+
+    pid: int
+    comm: str = ""
+    state: str = ""
+
+
+class Swept(Event, frozen=True, kw_only=True, tag="swept"):
+    """What the sweep after the end found: processes killed, and those that would not go."""
+
+    killed: int = 0
+    left: tuple[Left, ...] = ()
+
+
+class Warning(Event, frozen=True, kw_only=True, tag="warning"):
+    """Something to know that changes nothing."""
+
+    text: str
+
+
+class Finished(Event, frozen=True, kw_only=True, tag="finished"):
+    """The exit record of a node, always the last line of its journal."""
+
+    code: int | None = None
+    signal: int | None = None
+    stopped: bool = False
+
+
+# ---- observed by the workstation -----------------------------------------------------------------------------------
+
+
+class Finding(Event, frozen=True, kw_only=True, tag="finding"):
+    """One judgement of preflight."""
+
+    check: str
+    severity: str
+    host: str = ""
+    text: str = ""
+    evidence: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+class Reached(Event, frozen=True, kw_only=True, tag="reached"):
+    """A conversation with the node is open. `clock` = node's clock minus ours, `clock_error` its bound, seconds."""
+
+    host: str
+    latency: float = 0.0
+    clock: float = 0.0
+    clock_error: float = 0.0
+
+
+class Unreachable(Event, frozen=True, kw_only=True, tag="unreachable"):
+    """The conversation broke or cannot be opened. The job on that node may well run on."""
+
+    host: str
+    text: str = ""
+
+
+class Lost(Event, frozen=True, kw_only=True, tag="lost"):
+    """The node's part of the run is over without an exit record: power, reboot, or the supervisor was killed."""
+
+    host: str
+    text: str = ""
+
+
+class Launched(Event, frozen=True, kw_only=True, tag="launched"):
+    """The supervisor of this node answered that the launch command runs."""
+
+    host: str
+
+
+class StopSent(Event, frozen=True, kw_only=True, tag="stop_sent"):
+    """We asked a node to stop."""
+
+    host: str
+    reason: str = ""
+    grace: float = 0.0
+
+
+class Ended(Event, frozen=True, kw_only=True, tag="ended"):
+    """The run is over on every node. `outcome`: succeeded, failed or stopped."""
+
+    outcome: str
+    text: str = ""
+
+
+NodeRecord = (
+    Supervisor | Torchrun | Stream | Worker | WorkerExit | Metric | Stop | TorchrunExit | Swept | Warning | Finished
+)
+SessionEvent = Finding | Reached | Unreachable | Lost | Launched | StopSent | Ended
+AnyEvent = NodeRecord | SessionEvent
+
+_JUNK = (msgspec.DecodeError, RecursionError, ValueError)
+_any = msgspec.json.Decoder(AnyEvent)
+_record = msgspec.json.Decoder(NodeRecord)
+
+
+def encode(event: Event) -> bytes:
+    """One line, newline included."""
+    return msgspec.json.encode(event) + b"\n"
+
+
+def decode(line: bytes) -> AnyEvent | None:
+    """An event that we wrote; None for junk."""
+    try:
+        return _any.decode(line) if len(line) <= RECORD_LIMIT else None
+    except _JUNK:
+        return None
+
+
+def decode_record(line: bytes, node_rank: int) -> NodeRecord | None:
+    """A journal line of a node; None for junk. The node cannot speak for another node, nor as the workstation."""
+    try:
+        record: NodeRecord | None = _record.decode(line) if len(line) <= RECORD_LIMIT else None
+    except _JUNK:
+        return None
+    if record is None or not math.isfinite(record.t):
+        return None
+    placed: NodeRecord = msgspec.structs.replace(record, node_rank=node_rank)
+    return placed

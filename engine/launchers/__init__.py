@@ -1,0 +1,39 @@
+"""Launchers: how a plan becomes running processes. To add one, write its file and its line in `LAUNCHERS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from engine.errors import RequestError
+from engine.launchers import torchrun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.plan import NodeFacts, Plan
+    from engine.profile import Profile
+
+
+class Launcher(Protocol):
+    """What every launcher's module offers."""
+
+    FORMATS: tuple[str, ...]
+
+    def make_plan(self, profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | None = None) -> Plan: ...
+
+    def render(self, plan: Plan, format: str) -> str: ...
+
+
+LAUNCHERS: dict[str, Launcher] = {
+    "torchrun": torchrun,
+}
+
+
+def find(name: str) -> Launcher:
+    """The launcher of that name. Raises RequestError for one that this version does not have."""
+    if name in LAUNCHERS:
+        return LAUNCHERS[name]
+    raise RequestError(
+        f"this version launches with {', '.join(LAUNCHERS)} only, not with {name}",
+        remedy="write launcher: torchrun and the hosts under nodes:",
+    )

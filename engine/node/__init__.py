@@ -1,0 +1,1 @@
+"""What travels to the nodes: standard library only, Python 3.8 and later."""

@@ -1,0 +1,146 @@
+"""The newest metrics of each worker, read from its streams at a bounded cost.
+
+Only the newest metric is of use, so a stream that has outrun its reader is taken up again near its end; and a round of
+reading that took long is followed by a longer pause, so that chatty ranks slow the gauges and not the node.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+
+from engine.node.journal import Journal
+from engine.node.ranks import Stream
+
+ROUND_SECONDS = 1.0
+LONGEST_ROUND_SECONDS = 10.0
+CPU_SHARE = 0.01  # of one core
+FEED_BYTES = 64 * 1024
+
+Metric = Dict[str, Any]
+
+
+class Reader(Protocol):
+    """What engine.node.metrics.MetricReader does: bytes of one stream in, the metrics of its complete lines out."""
+
+    def feed(self, data: bytes) -> List[Metric]: ...
+
+
+class _Follower:
+    def __init__(self, stream: Stream, reader: Reader) -> None:
+        self.stream = stream
+        self.reader = reader
+        self.offset = 0
+        self.last = False  # a newer attempt has begun: read once more, then no more
+
+
+class Gauges:
+    """Reads the streams that it is given and journals a worker's metric when it changes, at most once a second."""
+
+    def __init__(self, run_dir: str, journal: Journal, pattern: Optional[str] = None) -> None:
+        self._run_dir = run_dir
+        self._journal = journal
+        self._new_reader = _reader_factory(pattern, journal)
+        self._followers: Dict[str, _Follower] = {}
+        self._followed = 0
+        self._journaled: Dict[Tuple[int, int], Metric] = {}
+        self._round_at = 0.0
+
+    def read(self, streams: List[Stream], final: bool = False) -> None:
+        """One round over all streams, if one is due; `final` reads to the end."""
+        if self._new_reader is None or (time.monotonic() < self._round_at and not final):
+            return
+        began = time.monotonic()
+        worked = time.process_time()
+        self._follow(streams[self._followed :])
+        found: Dict[Tuple[int, int], Metric] = {}
+        for follower in list(self._followers.values()):
+            stream = follower.stream
+            metric = newest(self._read(follower))
+            if metric:
+                # A progress bar on stderr and a log on stdout both speak of one step: the log has the last word.
+                key = (stream.attempt, stream.local_rank)
+                known = found.get(key, {})
+                found[key] = {**metric, **known} if stream.stream == "stderr" else {**known, **metric}
+            if follower.last:
+                del self._followers[stream.path]
+        for key, metric in found.items():
+            if self._journaled.get(key) != metric:
+                self._journaled[key] = metric
+                self._journal.append("metric", attempt=key[0], local_rank=key[1], **metric)
+        worked = time.process_time() - worked
+        self._round_at = began + min(LONGEST_ROUND_SECONDS, max(ROUND_SECONDS, worked / CPU_SHARE))
+
+    def _follow(self, new: List[Stream]) -> None:
+        assert self._new_reader is not None
+        self._followed += len(new)
+        for stream in new:
+            for follower in self._followers.values():
+                old = follower.stream
+                follower.last = follower.last or (old.local_rank == stream.local_rank and old.attempt < stream.attempt)
+            self._followers[stream.path] = _Follower(stream, self._new_reader())
+
+    def _read(self, follower: _Follower) -> List[Metric]:
+        path = os.path.join(self._run_dir, follower.stream.path)
+        try:
+            size = os.stat(path).st_size
+            if size <= follower.offset:
+                follower.offset = min(follower.offset, size)
+                return []
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                jumped = size - follower.offset > FEED_BYTES
+                data = os.pread(fd, FEED_BYTES, size - FEED_BYTES if jumped else follower.offset)
+            finally:
+                os.close(fd)
+            follower.offset = size if jumped else follower.offset + len(data)
+            if jumped:
+                # End the half line that the reader holds, unseen, and go on where a line begins.
+                follower.reader.feed(b"\n")
+                data = data[_line_start(data) :]
+            return follower.reader.feed(data)
+        except OSError:
+            return []
+        except Exception as error:  # a log line that breaks a parser must not break the job
+            del self._followers[follower.stream.path]
+            follower.last = False
+            self._journal.append("warning", text="no more metrics from %s: %r" % (follower.stream.path, error))
+            return []
+
+
+def newest(metrics: List[Metric]) -> Metric:
+    """The last metric, with what lines before it say of the same step; nan and inf as JSON can carry them."""
+    merged: Metric = {}
+    for metric in metrics:
+        same = metric.get("step", merged.get("step")) == merged.get("step", metric.get("step"))
+        merged = {**merged, **metric} if same else dict(metric)
+    return {name: _plain(value) for name, value in merged.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
+
+
+def _line_start(data: bytes) -> int:
+    ends = [end for end in (data.find(b"\n"), data.find(b"\r")) if end >= 0]
+    return min(ends) + 1 if ends else len(data)
+
+
+def _reader_factory(pattern: Optional[str], journal: Journal) -> Optional[Callable[[], Reader]]:
+    try:
+        from engine.node.metrics import MetricReader
+
+        MetricReader(pattern)
+    except ImportError as error:
+        journal.append("warning", text="metrics are not read: %s" % error)
+        return None
+    except Exception as error:
+        journal.append("warning", text="the metric pattern is not used: %s" % error)
+        pattern = None
+    return lambda: MetricReader(pattern)

@@ -1,0 +1,268 @@
+"""Reads loss, step time and throughput out of the log lines of unmodified trainers.
+
+A line is tried in this order: the user's own pattern, progress bars, the table FORMATS, a JSON object, and a scan for
+`key: number` and `key=number`. To add a format, add an entry to FORMATS and a log to the corpus in tests/unit/logs.
+
+Units are said honestly: seconds, GiB (trainers that print "GB" divide by 2**30), percent for mfu, and a rate with its
+unit, per GPU (`tokens/s/gpu`) or over all ranks. Steps count as printed: within the epoch where the trainer counts so.
+nan and inf are values. An evaluation gives no loss and no rate; what it measures goes to `extra`.
+"""
+
+import re
+from types import MappingProxyType
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from engine.node.metric_fields import (
+    ALIASES,
+    NOT_TRAINING,
+    NUMBER,
+    PAIR,
+    WORD,
+    Aliases,
+    Metric,
+    alias_table,
+    compiled,
+    complete,
+    from_groups,
+    name_fields,
+    read_fields,
+)
+from engine.node.metric_scan import from_json, from_scan, read_bars
+
+LINE_LIMIT = 64 * 1024  # bytes; a longer line is skipped whole
+READ_LIMIT = 4096  # characters of a line that are looked at; longer ones show a head and a tail of half as many each
+
+ANSI = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
+PREFIXES = (
+    r"\d{1,6}: ",  # srun --label
+    r"([A-Za-z][\w.-]{0,63}): (?=[\[{ \t\d])",  # pdsh; not where the word is a key
+    r"\[[A-Za-z_]{1,32}\d{1,5}\]: ?",  # torchrun --tee: role and local rank
+    r"\[rank\d{1,6}\]: ?",  # torch itself: global rank
+)
+
+
+class Format(NamedTuple):
+    """One trainer's line: both needles occur, `head` is found, and the keys behind it mean `keys` before ALIASES."""
+
+    name: str
+    needles: Tuple[str, str]
+    head: str  # named groups are fields
+    keys: Aliases = MappingProxyType({})
+    scan: str = PAIR  # "": the head says all
+
+
+FORMATS = (
+    Format(
+        "rankdeck", ("step_time ", "step "), r"\bstep (?P<step>\d+)/(?P<total>\d+)  (?=loss |step_time )", scan=WORD
+    ),
+    Format(
+        "xtuner", ("data_time: ", "Step "), r"(?:Epoch (?P<epoch>\d+) )?Step (?P<step>\d+)/(?P<total>\d+) +data_time:"
+    ),
+    Format(
+        "mmengine",
+        ("(train)", "["),
+        r"(?:Epoch\(train\) +\[ *(?P<epoch>\d+)\]|Iter\(train\) +)\[ *(?P<step>\d+)/ *(?P<total>\d+)\]",
+        alias_table("memory_gib mib <- memory\nrate tokens/s/gpu <- tokens_per_sec"),
+    ),
+    Format(
+        "torchtitan",
+        ("step:", "tps:"),
+        r"(?<!\w )\bstep: *(?P<step>\d+) +loss:",
+        alias_table("rate tokens/s/gpu <- tps"),
+    ),
+    Format(
+        "torchtitan 2024",
+        ("step:", "wps:"),
+        r"(?<!\w )\bstep: *(?P<step>\d+) +loss:",
+        alias_table("rate tokens/s/gpu <- wps"),
+    ),
+    Format("megatron", ("elapsed time per iteration", "iteration"), r"\biteration +(?P<step>\d+)/ *(?P<total>\d+) *\|"),
+    Format(
+        "deepspeed",
+        ("SamplesPerSec=", "/"),
+        r"(?:epoch=(?P<epoch>\d+)/micro_step=\d+/global_step=(?P<step>\d+)|\b\d+/(?P<step2>\d+)), \w*SamplesPerSec=",
+    ),
+    Format("deepspeed", ("skipped=", "step="), r"\bstep=(?P<step>\d+), skipped=\d+, (?=lr=)"),
+    Format(
+        "nanogpt",
+        ("iter ", ": loss "),
+        rf"\biter (?P<step>\d+): loss (?P<loss>{NUMBER}), time (?P<ms>{NUMBER})ms(?:, mfu (?P<mfu>{NUMBER})%)?",
+        scan="",
+    ),
+    Format(
+        "nanogpt",
+        ("step ", ": train loss "),
+        r"\bstep (?P<step>\d+): (?=train loss )",
+        alias_table("extra <- train loss, val loss"),
+        WORD,
+    ),
+    Format("automodel", ("| loss ", "step "), r"\bstep (?P<step>\d+) \| epoch (?P<epoch>\d+) (?=\| loss )", scan=WORD),
+    Format("prime-rl", ("| Time: ", "Step "), r"\bStep (?P<step>\d+) (?=\| Time: )"),
+    Format(
+        "lightning rich",
+        ("\u2501", "/"),
+        rf"Epoch (?P<epoch>\d+)/\d+ +\u2501[^\d]* (?P<step>\d+)/(?P<total>\d+) .*?(?P<its>{NUMBER})it/s",
+    ),
+)
+COMPOSER = r"\[epoch=(?P<epoch>\d+)(?:/\d+)?\]\[batch=(?P<step>\d+)/(?P<total>\d+)\]:"
+COMPOSER_VALUE = r"\s+Train ([\w./ -]{1,80}): (\S+)$"
+TOKENS_PER_ITERATION = r"tokens per iteration will be: (\d[\d,]{0,20})"  # nanoGPT says it once
+
+
+def may_hold_metric(raw: bytes) -> bool:
+    """Whether a line can hold a metric at all; nearly every line of a real log is sent away here."""
+    if b"oss" in raw or b"%|" in raw or b"LOSS" in raw:
+        return True
+    if b"tep" in raw or b"ter" in raw:  # step, iter: of use beside a rate or a time
+        return b"ime" in raw or b"/s" in raw or b"er_s" in raw or b"tgs" in raw or b"=" in raw or b"will be" in raw
+    return b"tch=" in raw or b"/s" in raw or b"amplesPerSec=" in raw
+
+
+class MetricReader:
+    """The metrics in one stream of one rank; keeps the unfinished line, and what a trainer says in several lines."""
+
+    def __init__(self, pattern: Optional[str] = None) -> None:
+        """`pattern`: the user's regular expression with named groups (fields or aliases); re.error if it is none."""
+        self.grew = False  # whether the last metric repeats the one before, with more in it
+        self._pattern = re.compile(pattern) if pattern else None
+        self._carry = bytearray()
+        self._skipping = False
+        self._block: Optional[Metric] = None
+        self._tokens_per_iteration = 0
+
+    def feed(self, data: bytes) -> List[Metric]:
+        """The metrics of the lines that `data` completes; CR and LF both end a line."""
+        if b"\r" in data:
+            data = data.replace(b"\r", b"\n")
+        first, newline, rest = data.partition(b"\n")
+        if not self._skipping:
+            self._carry += first
+            if len(self._carry) > LINE_LIMIT:
+                self._skipping = True
+                self._carry.clear()
+        if not newline:
+            return []
+        lines = rest.split(b"\n")
+        lines.insert(0, b"" if self._skipping else bytes(self._carry))
+        last = lines.pop()
+        self._skipping = len(last) > LINE_LIMIT
+        self._carry = bytearray(b"" if self._skipping else last)
+        return self._read(lines)
+
+    def flush(self) -> List[Metric]:
+        """The metric of the line that has no end, at the end of the stream."""
+        line = bytes(self._carry)
+        self._carry.clear()
+        return self._read([line])
+
+    def _read(self, lines: Iterable[bytes]) -> List[Metric]:
+        found: List[Metric] = []
+        everything = self._pattern is not None
+        for raw in lines:
+            if everything or may_hold_metric(raw) or (self._block is not None and raw):
+                if len(raw) > LINE_LIMIT:
+                    continue
+                metric = self.parse(raw.decode("utf-8", "replace"))
+                if metric is None:
+                    continue
+                if self.grew and found:
+                    found[-1] = metric
+                else:
+                    found.append(metric)
+        return found
+
+    def parse(self, line: str) -> Optional[Metric]:
+        """The metric in one line without its end, or None."""
+        self.grew = False
+        if len(line) > READ_LIMIT:
+            line = line[: READ_LIMIT // 2] + "  " + line[-READ_LIMIT // 2 :]
+        if "\x1b" in line:
+            line = compiled(ANSI).sub("", line)
+        line = _without_prefixes(line)
+        if self._pattern is not None:
+            named = self._pattern.search(line)
+            if named:
+                return complete(from_groups(named.groupdict())) or None
+        if self._block is not None or "[batch=" in line:
+            block = self._composer(line)
+            if block is not None:
+                return block
+        if "will be: " in line:
+            said = compiled(TOKENS_PER_ITERATION).search(line)
+            if said:
+                self._tokens_per_iteration = int(said.group(1).replace(",", ""))
+                return None
+        bar: Optional[Metric] = None
+        if "%|" in line:
+            bar, line = read_bars(line)
+        metric = self._from_table(line)
+        if metric is None and line.lstrip().startswith("{"):
+            metric = from_json(line)
+        if metric is None:
+            metric = from_scan(line)
+        if bar is not None:
+            bar.update(metric or {})
+            metric = bar
+        return metric
+
+    def _from_table(self, line: str) -> Optional[Metric]:
+        for form in FORMATS:
+            if form.needles[0] in line and form.needles[1] in line:
+                head = compiled(form.head).search(line)
+                if head:
+                    metric = from_groups({k: v for k, v in head.groupdict().items() if v is not None})
+                    if form.scan:
+                        for key, value in read_fields(line, form.scan, form.keys).items():
+                            metric.setdefault(key, value)
+                    if form.name == "nanogpt" and self._tokens_per_iteration and metric.get("step_time"):
+                        metric.update(rate=self._tokens_per_iteration / metric["step_time"], rate_unit="tokens/s")
+                    return complete(metric)
+        return None
+
+    def _composer(self, line: str) -> Optional[Metric]:
+        """`[epoch=1][batch=10/500]:` and the `Train name: value` lines below; each gives all of the block so far."""
+        head = compiled(COMPOSER).search(line)
+        if head:
+            self._block = from_groups(head.groupdict())
+            return dict(self._block)
+        value = compiled(COMPOSER_VALUE).match(line)
+        if value is None or self._block is None:
+            self._block = None
+            return None
+        # Composer's keys are paths, and the trainer's loss is not the only one.
+        for key, found in name_fields([(value.group(1), value.group(2), "", "")], {}).items():
+            if key == "extra":
+                self._block["extra"] = dict(self._block.get("extra", {}), **found)
+            elif key not in ("step", "epoch"):
+                self._block[key] = found
+        self.grew = True
+        return complete(dict(self._block))
+
+
+def read_file(path: str, pattern: Optional[str] = None) -> Iterator[Metric]:
+    """The metrics in the file at `path`, each with its `line` (counted by LF, from 1). OSError if it cannot be read."""
+    reader = MetricReader(pattern)
+    line = 1
+    held: Optional[Metric] = None
+    with open(path, "rb") as log:
+        while True:
+            piece = log.readline(LINE_LIMIT)
+            for metric in reader.feed(piece) if piece else reader.flush():
+                if held is not None and not reader.grew:
+                    yield held
+                held = dict(line=line, **metric)
+            if not piece:
+                break
+            line += piece.endswith(b"\n")
+    if held is not None:
+        yield held
+
+
+def _without_prefixes(line: str) -> str:
+    for prefix in PREFIXES:
+        found = compiled(prefix).match(line)
+        if found:
+            word = found.group(1).lower() if found.lastindex else ""
+            if word not in ALIASES and word not in NOT_TRAINING:
+                line = line[found.end() :]
+    return line

@@ -1,0 +1,283 @@
+"""The workers of one node: found below torchrun in /proc, their streams in the run folder, their ends as they happen.
+
+- A worker is the topmost process that carries a LOCAL_RANK and RANK which its parent has not; nothing below a worker is
+  one, nor is an orphan that came to the supervisor.
+- torchrun makes a folder for each worker just before it starts them: so many folders, so many workers to look for.
+- The order of ends names the first failing rank. A pidfd tells within a millisecond; the exit code is then read from
+  the zombie, which torchrun leaves until it next polls (a tenth of a second). If it was quicker, its log says it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from engine.node import proc
+from engine.node.journal import Journal
+
+LOG_WAIT_SECONDS = 5.0
+LOG_TAIL_BYTES = 256 * 1024
+SETTLED_LOOK_SECONDS = 1.0
+LOOK_SHARE = 0.005  # of one core, while workers are still being looked for
+
+_ATTEMPT = re.compile(r"attempt_(\d+)")
+# torch/distributed/elastic/multiprocessing: api.py says the first failure at once, errors/__init__.py sums up all.
+_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: \d+ \(pid: (\d+)\)")
+_SUMMARY = re.compile(r"rank\s*: (\d+) \(local_rank: (\d+)\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
+
+
+class Stream(NamedTuple):
+    """One log file of one worker; `path` is relative to the run folder, `stream` is "stdout" or "stderr"."""
+
+    path: str
+    attempt: int
+    local_rank: int
+    stream: str
+
+
+class Worker:
+    """One process of one rank."""
+
+    def __init__(self, attempt: int, local_rank: int, rank: int, pid: int, start: int) -> None:
+        self.attempt = attempt
+        self.local_rank = local_rank
+        self.rank = rank
+        self.pid = pid
+        self.start = start
+        self.pidfd: Optional[int] = None
+        self.ended_at: Optional[float] = None  # unix seconds
+        self.recorded = False
+
+    def fields(self) -> Dict[str, Any]:
+        return {"attempt": self.attempt, "local_rank": self.local_rank, "rank": self.rank, "pid": self.pid}
+
+
+class Poller:
+    """Wakes the caller when one of the watched processes ends; each descriptor is told of once, then closed."""
+
+    def __init__(self) -> None:
+        import select
+
+        self._poll = select.poll()
+        self._told: Dict[int, Callable[[], None]] = {}
+
+    def watch(self, pid: int, tell: Callable[[], None]) -> Optional[int]:
+        fd = proc.open_pidfd(pid)
+        if fd is not None:
+            self._poll.register(fd, 1)  # POLLIN
+            self._told[fd] = tell
+        return fd
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long at most, and tell those who asked about the processes that ended."""
+        for fd, _ in self._poll.poll(max(0, int(seconds * 1000))):
+            self._poll.unregister(fd)
+            os.close(fd)
+            self._told.pop(fd)()
+
+
+class Ranks:
+    """Follows the workers below `child`, a direct child of this process, and journals what it sees."""
+
+    def __init__(self, run_dir: str, journal: Journal, poller: Poller, child: int) -> None:
+        self._run_dir = run_dir
+        self._journal = journal
+        self._poller = poller
+        self._child = child
+        self._listing: Set[int] = set()
+        self._above: Dict[int, int] = {child: os.getpid()}  # pid -> parent: torchrun, and what it may be started by
+        self._below: Set[int] = set()
+        self._workers: List[Worker] = []
+        self._folders: Dict[int, Set[int]] = {}  # attempt -> local ranks that have a folder
+        self._streams: Dict[str, Stream] = {}
+        self._complete: Set[str] = set()
+        self._log_size = 0
+        self._look_at = 0.0
+
+    @property
+    def streams(self) -> List[Stream]:
+        """Every stream that has appeared, oldest first."""
+        return list(self._streams.values())
+
+    def living(self) -> bool:
+        """Whether a worker that was seen still runs."""
+        return any(worker.ended_at is None for worker in self._workers)
+
+    def look(self) -> None:
+        """Find what is new: often while workers are missing, seldom once all are there."""
+        began = time.monotonic()
+        self._poll_without_pidfd()
+        if self._unresolved():
+            self._ask_log(final=False)
+        if began < self._look_at:
+            return
+        self._find_streams()
+        self._find_workers()
+        cost = time.monotonic() - began
+        self._look_at = began + (SETTLED_LOOK_SECONDS if self._settled() else cost / LOOK_SHARE)
+
+    def _settled(self) -> bool:
+        if not self._folders:
+            return False
+        newest = max(self._folders)
+        present = {w.local_rank for w in self._workers if w.attempt == newest and w.ended_at is None}
+        return present >= self._folders[newest]
+
+    # Streams
+
+    def _find_streams(self) -> None:
+        root = os.path.join(self._run_dir, "ranks")
+        for rendezvous in _folders(root):
+            for attempt_folder in _folders(os.path.join(root, rendezvous)):
+                match = _ATTEMPT.fullmatch(attempt_folder)
+                if match is None:
+                    continue
+                for rank_folder in _folders(os.path.join(root, rendezvous, attempt_folder)):
+                    if rank_folder.isdigit():
+                        place = os.path.join("ranks", rendezvous, attempt_folder, rank_folder)
+                        self._find_streams_of(place, int(match.group(1)), int(rank_folder))
+
+    def _find_streams_of(self, place: str, attempt: int, local_rank: int) -> None:
+        self._folders.setdefault(attempt, set()).add(local_rank)
+        if place in self._complete:
+            return
+        for name in ("stdout", "stderr"):
+            path = os.path.join(place, name + ".log")
+            if path not in self._streams and os.path.lexists(os.path.join(self._run_dir, path)):
+                self._streams[path] = Stream(path, attempt, local_rank, name)
+                self._journal.append("stream", **self._streams[path]._asdict())
+        if all(os.path.join(place, name + ".log") in self._streams for name in ("stdout", "stderr")):
+            self._complete.add(place)
+
+    # Workers
+
+    def _find_workers(self) -> None:
+        listing = set(proc.pids())
+        new = {pid: found for pid in listing - self._listing for found in [proc.stat(pid)] if found is not None}
+        self._listing = listing
+        self._above = {pid: parent for pid, parent in self._above.items() if pid in listing}
+        self._below &= listing
+        progress = True
+        while progress:
+            progress = False
+            for pid, found in list(new.items()):
+                if found.ppid in self._above:
+                    self._above[pid] = found.ppid
+                elif found.ppid in self._below:
+                    self._below.add(pid)
+                else:
+                    continue
+                del new[pid]
+                progress = True
+        # A candidate is read again each time: between fork and exec it shows the environment of its parent.
+        candidates = [found for found in map(proc.stat, self._above) if found is not None and not found.dead]
+        for found in sorted(candidates, key=lambda found: (found.start, found.pid)):
+            self._consider(found)
+
+    def _consider(self, found: proc.Stat) -> None:
+        if found.ppid == os.getpid() and found.pid != self._child:
+            return  # an orphan
+        values = proc.environ(found.pid)
+        pair = _pair(values)
+        if pair is None or (found.pid != self._child and _pair(proc.environ(found.ppid)) == pair):
+            return
+        attempt = values.get("TORCHELASTIC_RESTART_COUNT", "0")
+        worker = Worker(int(attempt) if attempt.isdigit() else 0, pair[0], pair[1], found.pid, found.start)
+        if any(
+            (w.attempt, w.local_rank, w.ended_at) == (worker.attempt, worker.local_rank, None) for w in self._workers
+        ):
+            return
+        self._above.pop(found.pid)
+        self._below.add(found.pid)
+        self._workers.append(worker)
+        self._journal.append("worker", start=worker.start, **worker.fields())
+        worker.pidfd = self._poller.watch(worker.pid, lambda: self._end(worker))
+
+    # Ends
+
+    def _end(self, worker: Worker) -> None:
+        if worker.ended_at is None:
+            worker.ended_at = time.time()
+            ending = proc.observed_ending(worker.pid, worker.start)
+            if ending != (None, None):
+                self._record_end(worker, ending)
+            self._look_at = 0.0
+
+    def _record_end(self, worker: Worker, ending: proc.Ending) -> None:
+        worker.recorded = True
+        code, number = ending
+        self._journal.append("worker_exit", at=worker.ended_at, code=code, signal=number, **worker.fields())
+
+    def _poll_without_pidfd(self) -> None:
+        for worker in self._workers:
+            if worker.pidfd is None and worker.ended_at is None and not proc.is_running(worker.pid, worker.start):
+                self._end(worker)
+
+    def reaped(self, pid: int, status: int) -> None:
+        """A worker came to this process as an orphan, and has been waited for."""
+        for worker in self._workers:
+            if worker.pid == pid and not worker.recorded:
+                worker.ended_at = worker.ended_at or time.time()
+                self._record_end(worker, proc.ending(status))
+
+    def _unresolved(self) -> List[Worker]:
+        return [worker for worker in self._workers if worker.ended_at is not None and not worker.recorded]
+
+    def _ask_log(self, final: bool) -> None:
+        """Take exit codes that nobody saw from torchrun's log; after a while, or at the end, call them unknown."""
+        text = self._log_tail(final)
+        codes = {int(pid): int(code) for code, pid in _FAILED.findall(text)}
+        codes.update({int(pid): int(code) for _, _, code, pid in _SUMMARY.findall(text)})
+        for worker in self._unresolved():
+            if worker.pid in codes:
+                self._record_end(worker, _from_popen(codes[worker.pid]))
+            elif final or time.time() - (worker.ended_at or 0.0) > LOG_WAIT_SECONDS:
+                self._record_end(worker, (None, None))
+
+    def _log_tail(self, final: bool) -> str:
+        path = os.path.join(self._run_dir, "torchrun.log")
+        try:
+            size = os.stat(path).st_size
+            if size == self._log_size and not final:
+                return ""
+            self._log_size = size
+            with open(path, "rb") as file:
+                file.seek(max(0, size - LOG_TAIL_BYTES))
+                return file.read(LOG_TAIL_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def finish(self) -> None:
+        """Torchrun and all below it are gone: record the last streams, the missing ends and the workers nobody saw."""
+        self._find_streams()
+        for worker in self._workers:
+            self._end(worker)
+        self._ask_log(final=True)
+        seen = {worker.pid for worker in self._workers}
+        for rank, local_rank, code, pid in _SUMMARY.findall(self._log_tail(final=True)):
+            if int(pid) not in seen:
+                seen.add(int(pid))
+                # It ended before the first look, so it has no start time; torchrun only sums up its last attempt.
+                worker = Worker(max(self._folders, default=0), int(local_rank), int(rank), int(pid), 0)
+                self._journal.append("worker", start=0, **worker.fields())
+                self._record_end(worker, _from_popen(int(code)))
+
+
+def _pair(values: Dict[str, str]) -> Optional[Tuple[int, int]]:
+    local_rank, rank = values.get("LOCAL_RANK", ""), values.get("RANK", "")
+    return (int(local_rank), int(rank)) if local_rank.isdigit() and rank.isdigit() else None
+
+
+def _from_popen(code: int) -> proc.Ending:
+    """Python's subprocess writes a signal as a negative exit code."""
+    return (None, -code) if code < 0 else (code, None)
+
+
+def _folders(path: str) -> List[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []

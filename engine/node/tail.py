@@ -1,0 +1,103 @@
+"""Follow the files of one run folder by byte offset.
+
+The reader's contract: bytes arrive in order and without gaps from the offset asked for, and a follow is `drained` only
+when the supervisor's lock was seen free *before* the read that found nothing new, so the last line is never lost.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from typing import Callable, Dict, List, Optional, Tuple
+
+CHUNK = 256 * 1024
+FINGERPRINT = 4096
+STREAM = re.compile(
+    r"(?:journal\.jsonl|torchrun\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout|stderr)\.log)"
+)
+"""The only files that travel; the workstation checks the same pattern."""
+
+
+def fingerprint(fd: int, offset: int) -> int:
+    """CRC-32 of the last 4 KiB before `offset`: does the copy at the other end still belong to this file?"""
+    size = min(offset, FINGERPRINT)
+    return zlib.crc32(os.pread(fd, size, offset - size))
+
+
+class Stream:
+    """One file being followed. It may not exist yet."""
+
+    def __init__(self, path: str, name: str, offset: int, crc: Optional[int]) -> None:
+        self.path = path
+        self.name = name
+        self.offset = offset
+        self.crc = crc
+        self.fd = -1
+        self.reset = False
+
+    def open(self) -> bool:
+        if self.fd < 0:
+            try:
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                return False
+        if self.crc is not None:
+            if os.fstat(self.fd).st_size < self.offset or fingerprint(self.fd, self.offset) != self.crc:
+                self.offset = 0
+                self.reset = True
+            self.crc = None
+        return True
+
+    def read(self) -> bytes:
+        """What is new, at most one chunk; b"" when there is nothing."""
+        if not self.open():
+            return b""
+        try:
+            return os.pread(self.fd, CHUNK, self.offset)
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Follow:
+    """A set of streams of one run folder. `alive` tells whether the supervisor's lock is held."""
+
+    def __init__(self, run_dir: str, alive: Callable[[], bool]) -> None:
+        self.run_dir = run_dir
+        self.streams: Dict[str, Stream] = {}
+        self.was_alive: Optional[bool] = None
+        self.drained = False
+        self._alive = alive
+
+    def add(self, name: str, offset: int, crc: Optional[int]) -> None:
+        if not STREAM.fullmatch(name):
+            raise ValueError("not a stream of a run: %r" % name)
+        if name not in self.streams:
+            self.streams[name] = Stream(os.path.join(self.run_dir, name), name, offset, crc)
+            self.drained = False
+
+    def step(self, look: bool) -> Tuple[List[Tuple[str, int, bytes, bool]], Optional[bool]]:
+        """New chunks as (stream, offset, bytes, reset), and the liveness where it changed.
+
+        `look`: test the lock this time. A dead supervisor's files are read to their end, then `drained` is set.
+        """
+        alive = self._alive() if look and self.was_alive is not False else self.was_alive
+        chunks: List[Tuple[str, int, bytes, bool]] = []
+        for stream in self.streams.values():
+            data = stream.read()
+            if data or stream.reset:
+                chunks.append((stream.name, stream.offset, data, stream.reset))
+                stream.offset += len(data)
+                stream.reset = False
+        changed = alive if alive != self.was_alive else None
+        self.was_alive = alive
+        if alive is False and not chunks:
+            self.drained = True
+            for stream in self.streams.values():
+                stream.close()
+        return chunks, changed

@@ -1,0 +1,23 @@
+"""What is asked: a profile and its parts, read from YAML with every mistake named, changed, and saved again."""
+
+from engine.profile.codec import decode, load, override, to_yaml
+from engine.profile.model import Batch, Node, Profile, Program, Rendezvous, Slurm
+from engine.profile.rules import looks_secret
+from engine.profile.store import difference, fingerprint, save
+
+__all__ = [
+    "Batch",
+    "Node",
+    "Profile",
+    "Program",
+    "Rendezvous",
+    "Slurm",
+    "decode",
+    "difference",
+    "fingerprint",
+    "load",
+    "looks_secret",
+    "override",
+    "save",
+    "to_yaml",
+]

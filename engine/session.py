@@ -1,0 +1,332 @@
+"""One run from preflight to stop, as one event stream.
+
+    connect -> preflight -> launch -> watch -> ended
+                                 attach ┘
+
+Rules:
+- Launch is: start detached on every node, then attach. There is no second way to stream.
+- A failure that no restart mends stops the other nodes; a node that stays away while others answer is declared lost.
+- Every event passes `Session._take`: folded, then shown. Viewers get events and never reach in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine import diagnosis, events
+from engine.conversation import lefts
+from engine.errors import (
+    ConnectionLost,
+    MachineError,
+    NodeRefused,
+    PreflightFailed,
+    RankdeckError,
+    RequestError,
+)
+from engine.fleet import Fleet, no
+from engine.runs import Record, RunFolder, Summary
+from engine.state import RunState
+from engine.text import clean_lines
+from engine.watch import NodeWatch, Viewer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from engine.check import Checked
+    from engine.conversation import Conversation
+    from engine.fleet import Accept
+    from engine.plan import Plan
+    from engine.profile import Profile
+    from engine.transport import Connector
+
+GRACE = 35.0
+"""Seconds between SIGTERM to torchrun and SIGKILL; torchrun itself gives its ranks 30."""
+LOST_AFTER = 60.0
+"""Seconds that a node may stay away, while another one answers, before the run goes on without it."""
+TORCHRUN_LOG = "torchrun.log"
+
+
+def secret_values(profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
+    """The values of the profile's secrets, out of the user's environment; they are never written anywhere."""
+    missing = [name for name in profile.secrets if name not in environ]
+    if missing:
+        raise RequestError(
+            f"secrets without a value in your environment: {', '.join(missing)}",
+            remedy=f"export {missing[0]}=… in this shell, then launch again",
+        )
+    return {name: environ[name] for name in profile.secrets}
+
+
+def job_of(plan: Plan, profile: Profile, node_rank: int) -> dict[str, Any]:
+    """What a node's supervisor is told, without secrets."""
+    return {
+        "version": 1,
+        "run": plan.run,
+        "node_rank": node_rank,
+        "script": plan.nodes[node_rank].script,
+        "grace": GRACE,
+        "metric_pattern": None,
+    }
+
+
+class Session:
+    """A run that exists: watch it, stop it."""
+
+    def __init__(self, folder: RunFolder, connector: Connector, viewer: Viewer, accept: Accept = no) -> None:
+        self.folder = folder
+        self.record = folder.record()
+        profile = self.record.profile
+        self.state = RunState(self.record.plan, profile.rendezvous.max_restarts)
+        self.lost_after = LOST_AFTER
+        self.wants: Callable[[events.Stream], bool] = lambda stream: False
+        self._viewer = viewer
+        self._fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
+        self._watches: dict[int, NodeWatch] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stop: tuple[str, float] | None = None
+        self._stopping: dict[int, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self.problems: list[str] = []
+
+    # ---- start ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def launch(
+        cls, checked: Checked, plan: Plan, connector: Connector, viewer: Viewer, accept: Accept = no
+    ) -> tuple[Session, dict[int, Conversation]]:
+        """Start every node detached. When one refuses, what was started is stopped again and its error raised."""
+        if checked.errors:
+            raise PreflightFailed(f"preflight found {len(checked.errors)} error(s); nothing was started")
+        values = secret_values(checked.profile, os.environ)
+        conversations = {rank: c for rank, c in checked.conversations.items() if not isinstance(c, RankdeckError)}
+        if len(conversations) < len(plan.nodes):
+            raise PreflightFailed("not every node can be reached; nothing was started")
+        folder = RunFolder.create(Record(run=plan.run, created=time.time(), profile=checked.profile, plan=plan))
+        session = cls(folder, connector, viewer, accept)
+        for finding in checked.findings:
+            if finding.severity != "ok":
+                session._say(
+                    events.Finding(
+                        t=time.time(),
+                        node_rank=-1 if finding.node_rank is None else finding.node_rank,
+                        check=finding.check,
+                        severity=finding.severity,
+                        host=finding.host,
+                        text=finding.text,
+                        evidence=finding.evidence,
+                        remedy=finding.remedy,
+                    )
+                )
+
+        async def start(rank: int) -> MachineError | None:
+            job = job_of(plan, checked.profile, rank)
+            try:
+                await conversations[rank].ask(
+                    "launch", timeout=40.0, run=plan.run, node_rank=rank, job=job, secrets=values
+                )
+            except MachineError as error:
+                return error
+            session._say(events.Launched(t=time.time(), node_rank=rank, host=plan.nodes[rank].host))
+            return None
+
+        errors = [error for error in await asyncio.gather(*map(start, conversations)) if error is not None]
+        if errors:
+            left = await session.stop_everywhere(conversations, "another node could not start", 5.0)
+            session._end("failed", str(errors[0]))
+            raise type(errors[0])(
+                errors[0].text, node=errors[0].node, remedy=errors[0].remedy or "nothing is left running" + left
+            )
+        return session, conversations
+
+    async def stop_everywhere(self, conversations: Mapping[int, Conversation], reason: str, grace: float) -> str:
+        """Stop on these nodes at once; what could not be removed, in words ("" when nothing is left)."""
+        results = await asyncio.gather(
+            *(self._stop_node(rank, conversation, reason, grace) for rank, conversation in conversations.items())
+        )
+        return "; ".join(result for result in results if result)
+
+    # ---- watch ----------------------------------------------------------------------------------------------------
+
+    async def watch(self, conversations: Mapping[int, Conversation] | None = None) -> RunState:
+        """Follow the run to its end. Cancel to leave; the run goes on."""
+        self.state.fold(self.folder.history())
+        for plan in self.record.plan.nodes:
+            rank = plan.node_rank
+            watch = NodeWatch(
+                self.folder,
+                rank,
+                plan.host,
+                functools.partial(self._fleet.dial, rank),
+                self._take,
+                self._say,
+                self._viewer,
+            )
+            self._watches[rank] = watch
+            node = self.state.nodes[rank]
+            wanted = [stream.path for stream in node.streams.values() if self.wants(stream)]
+            watch.start_from_disk(wanted)
+            if not (node.finished and self.folder.complete(rank, wanted)):
+                first = (conversations or {}).get(rank)
+                self._tasks[rank] = asyncio.create_task(watch.run(first, once=node.over))
+        try:
+            await self._until_over()
+        finally:
+            await self._leave()
+        self._read_tails()
+        outcome = self.state.outcome
+        if outcome != "running":
+            verdict = self.state.verdict()
+            self._end(outcome, verdict.text if verdict is not None and outcome == "failed" else "")
+        return self.state
+
+    def request_stop(self, reason: str, grace: float = GRACE) -> None:
+        """Stop the run on every node, those that come back later too."""
+        self._stop = (reason, grace)
+        self._changed.set()
+
+    def want(self, node_rank: int, streams: Iterable[str]) -> None:
+        """Bring these logs here from now on."""
+        self._watches[node_rank].want(streams)
+
+    async def _until_over(self) -> None:
+        while True:
+            self._send_stops()
+            finished = [rank for rank, task in self._tasks.items() if task.done()]
+            for rank in finished:
+                await self._node_ended(rank)
+            if not self._tasks:
+                await asyncio.gather(*self._stopping.values())
+                return
+            self._changed.clear()
+            waiting = asyncio.ensure_future(self._changed.wait())
+            await asyncio.wait({waiting, *self._tasks.values()}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            self._declare_lost()
+
+    async def _node_ended(self, rank: int) -> None:
+        """A node's journal is read to its end: without an exit record, its supervisor was killed."""
+        watch, node = self._watches[rank], self.state.nodes[rank]
+        self._tasks.pop(rank).result()
+        if node.over:
+            return
+        began = node.supervisor
+        rebooted = began is not None and began.boot and watch.boot and began.boot != watch.boot
+        text = "restarted while the run was on it" if rebooted else "lost its supervisor: killed, no exit record"
+        self._say(events.Lost(t=time.time(), node_rank=rank, host=node.host, text=text))
+        if watch.conversation is not None:
+            await self._stop_node(rank, watch.conversation, "the supervisor is gone", 0.0)
+
+    def _declare_lost(self) -> None:
+        """Give up nodes that stay away while another one answers: then it is not our own network."""
+        now = time.time()
+        answering = any(watch.broken_since is None for watch in self._watches.values())
+        for rank, watch in self._watches.items():
+            away = watch.broken_since
+            if rank not in self._tasks or away is None or not answering or now - away < self.lost_after:
+                continue
+            self._tasks.pop(rank).cancel()
+            text = f"has been unreachable for {now - away:.0f} s; what ran there may run on (rankdeck reap)"
+            self._say(events.Lost(t=away, node_rank=rank, host=watch.host, text=text))
+
+    def _send_stops(self) -> None:
+        """Pass a wanted stop to every node that is there, not over, and has not been asked by us."""
+        if self._stop is None:
+            failure = self.state.final_failure
+            if failure is None:
+                return
+            self._stop = (diagnosis.sentence(failure), GRACE)
+        reason, grace = self._stop
+        for rank, watch in self._watches.items():
+            conversation, node = watch.conversation, self.state.nodes[rank]
+            asked = self._stopping.get(rank)
+            if conversation is None or node.over or (asked is not None and not asked.done()):
+                continue
+            if asked is None or node.stopping is None:
+                self._stopping[rank] = asyncio.create_task(self._stop_quietly(rank, conversation, reason, grace))
+
+    async def _stop_quietly(self, rank: int, conversation: Conversation, reason: str, grace: float) -> None:
+        if left := await self._stop_node(rank, conversation, reason, grace):
+            self.problems.append(left)
+
+    async def _stop_node(self, rank: int, conversation: Conversation, reason: str, grace: float) -> str:
+        host = self.record.plan.nodes[rank].host
+        self._say(events.StopSent(t=time.time(), node_rank=rank, host=host, reason=reason, grace=grace))
+        try:
+            answer = await conversation.ask(
+                "stop", timeout=grace + 40.0, run=self.folder.run, node_rank=rank, grace=grace, reason=reason
+            )
+        except (ConnectionLost, NodeRefused) as error:
+            return str(error)
+        left = lefts(answer)
+        if answer.get("killed") or left:
+            swept = events.Swept(t=time.time(), node_rank=rank, killed=int(answer.get("killed") or 0), left=left)
+            self._say(swept)
+        names = ", ".join(f"{process.pid} {process.comm} ({process.state})" for process in left)
+        return f"{host}: cannot be removed: {names}" if left else ""
+
+    # ---- events ---------------------------------------------------------------------------------------------------
+
+    def _say(self, event: events.AnyEvent) -> None:
+        """An observation of this workstation: written down, then taken like any other event."""
+        self.folder.note(event)
+        self._take(event)
+
+    def _take(self, event: events.AnyEvent) -> None:
+        self.state.apply(event)
+        if isinstance(event, events.Stream) and event.node_rank in self._watches and self.wants(event):
+            self._watches[event.node_rank].want([event.path])
+        if isinstance(event, (events.WorkerExit, events.TorchrunExit)) and event.code != 0:
+            self._bring_evidence(event)
+        if isinstance(event, (events.WorkerExit, events.TorchrunExit, events.Finished, events.Lost, events.Reached)):
+            self._changed.set()
+        self._viewer.event(event)
+
+    def _bring_evidence(self, event: events.WorkerExit | events.TorchrunExit) -> None:
+        """The logs of what failed come here whether somebody looks or not."""
+        watch = self._watches.get(event.node_rank)
+        if watch is None:
+            return
+        streams = [TORCHRUN_LOG]
+        if isinstance(event, events.WorkerExit):
+            stderr = self.state.stderr_stream(event.node_rank, event.attempt, event.local_rank)
+            streams += [stderr] if stderr else []
+        watch.want(streams)
+
+    def _read_tails(self) -> None:
+        for rank, watch in self._watches.items():
+            for stream in (TORCHRUN_LOG, *self.state.nodes[rank].streams):
+                if text := watch.tail(stream):
+                    self.state.tails[rank, stream] = clean_lines(text.decode("utf-8", "replace"), 60)
+
+    def _end(self, outcome: str, text: str) -> None:
+        if self.state.ended is None:
+            self._say(events.Ended(t=time.time(), outcome=outcome, text=text))
+        self.summarise()
+
+    def summarise(self) -> None:
+        """Write down how far the run is, for lists."""
+        metric, started = self.state.metric, self.state.started
+        verdict = self.state.verdict()
+        self.folder.summarise(
+            Summary(
+                outcome=self.state.outcome,
+                seen=time.time(),
+                text=verdict.text if verdict else "",
+                step=metric.step if metric else None,
+                total=metric.total if metric else None,
+                loss=metric.loss if metric else None,
+                elapsed=time.time() - started if started else 0.0,
+            )
+        )
+
+    async def _leave(self) -> None:
+        for task in (*self._tasks.values(), *self._stopping.values()):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks.values(), *self._stopping.values(), return_exceptions=True)
+        await asyncio.gather(*(watch.close() for watch in self._watches.values()))

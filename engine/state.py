@@ -1,0 +1,250 @@
+"""What a run looks like now, folded from its events. Pure: no clock, no I/O; the same events give the same state.
+
+Rules:
+- A worker is (attempt, node_rank, local_rank); RANK is a label.
+- UNREACHABLE is not FAILED: a node's job state changes only by what its journal says, or when it is declared lost.
+- Success needs an exit record 0 from every node.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+import msgspec
+
+from engine import diagnosis, events
+from engine.diagnosis import Failure, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from engine.plan import Plan
+
+WorkerKey = tuple[int, int, int]
+Outcome = Literal["running", "succeeded", "failed", "stopped"]
+
+
+class WorkerState(msgspec.Struct):
+    """One rank: `ended` in unix seconds of its node's clock."""
+
+    key: WorkerKey
+    rank: int
+    pid: int = 0
+    started: float = 0.0
+    ended: float | None = None
+    code: int | None = None
+    signal: int | None = None
+    metric: events.Metric | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.ended is not None and self.code != 0
+
+
+class NodeState(msgspec.Struct):
+    """One node: `link` is our conversation with it, `job` what is known of its part of the run."""
+
+    node_rank: int
+    host: str
+    link: Literal["none", "open", "broken"] = "none"
+    link_text: str = ""
+    clock: float = 0.0
+    supervisor: events.Supervisor | None = None
+    torchrun_exit: events.TorchrunExit | None = None
+    stopping: float | None = None
+    finished: events.Finished | None = None
+    lost: str = ""
+    lost_at: float = 0.0
+    swept: events.Swept | None = None
+    streams: dict[str, events.Stream] = {}
+    warnings: list[str] = []
+
+    @property
+    def over(self) -> bool:
+        return self.finished is not None or bool(self.lost)
+
+
+class RunState:
+    """The fold. `tails` are the last lines that failing workers wrote, given by whoever reads the mirrors."""
+
+    def __init__(self, plan: Plan, max_restarts: int = 0) -> None:
+        self.plan = plan
+        self.max_restarts = max_restarts
+        self.nodes = {n.node_rank: NodeState(n.node_rank, n.host) for n in plan.nodes}
+        self.workers: dict[WorkerKey, WorkerState] = {}
+        self.attempt = 0
+        self.findings: list[events.Finding] = []
+        self.stop_reason: str | None = None
+        self.started: float | None = None
+        self.metric: events.Metric | None = None
+        self.ended: events.Ended | None = None
+        self.tails: dict[tuple[int, str], tuple[str, ...]] = {}
+
+    def apply(self, event: events.AnyEvent) -> None:
+        """Fold one event in. Events of one node come in the order of its journal; nodes may interleave in any way."""
+        node = self.nodes.get(event.node_rank)
+        if node is None:
+            if isinstance(event, events.Finding):
+                self.findings.append(event)
+            elif isinstance(event, events.Ended):
+                self.ended = event
+            return
+        match event:
+            case events.Finding():
+                self.findings.append(event)
+            case events.Reached():
+                node.link, node.link_text, node.clock = "open", "", event.clock
+            case events.Unreachable():
+                node.link, node.link_text = "broken", event.text
+            case events.Lost():
+                node.lost, node.lost_at = event.text or "lost", event.t
+            case events.Launched() | events.Ended() | events.Torchrun():
+                pass
+            case events.StopSent():
+                self.stop_reason = self.stop_reason or event.reason
+            case events.Supervisor():
+                node.supervisor = event
+                self.started = min(self.started or event.t, event.t)
+            case events.Stream():
+                node.streams[event.path] = event
+            case events.Worker():
+                key = (event.attempt, event.node_rank, event.local_rank)
+                self.workers[key] = WorkerState(key, event.rank, event.pid, event.t)
+                self.attempt = max(self.attempt, event.attempt)
+            case events.WorkerExit():
+                worker = self._worker(event.attempt, event.node_rank, event.local_rank, event.rank)
+                worker.ended, worker.code, worker.signal = event.t, event.code, event.signal
+            case events.Metric():
+                worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
+                worker.metric = event
+                if self.metric is None or self._newer(event, self.metric):
+                    self.metric = event
+            case events.Stop():
+                node.stopping = event.t
+                self.stop_reason = self.stop_reason or event.reason
+            case events.TorchrunExit():
+                node.torchrun_exit = event
+            case events.Swept():
+                node.swept = event
+            case events.Warning():
+                node.warnings.append(event.text)
+            case events.Finished():
+                node.finished, node.lost = event, ""
+            case _:
+                _unhandled(event)
+
+    def fold(self, history: Iterable[events.AnyEvent]) -> RunState:
+        for event in history:
+            self.apply(event)
+        return self
+
+    @property
+    def over(self) -> bool:
+        return all(node.over for node in self.nodes.values())
+
+    @property
+    def outcome(self) -> Outcome:
+        """`failed` when something failed before any stop; `stopped` when a stop came first."""
+        if not self.over:
+            return "running"
+        if all(n.finished is not None and n.finished.code == 0 for n in self.nodes.values()):
+            return "succeeded"
+        stops = [n.stopping - n.clock for n in self.nodes.values() if n.stopping is not None]
+        root = self.verdict()
+        if stops and (root is None or root.t >= min(stops)):
+            return "stopped"
+        return "failed"
+
+    @property
+    def final_failure(self) -> Failure | None:
+        """A failure that no restart mends: the run as a whole cannot succeed any more."""
+        for failure in self.failures():
+            if failure.kind != "worker" or failure.attempt >= self.max_restarts:
+                return failure
+        return None
+
+    def verdict(self) -> Verdict | None:
+        """The first real failure over all nodes."""
+        return diagnosis.root(self.failures())
+
+    def failures(self) -> list[Failure]:
+        """Every failure, on the workstation's clock."""
+        found = []
+        for worker in self.workers.values():
+            attempt, node_rank, local_rank = worker.key
+            if worker.failed and worker.ended is not None:
+                node = self.nodes[node_rank]
+                found.append(
+                    Failure(
+                        kind="worker",
+                        t=worker.ended - node.clock,
+                        node_rank=node_rank,
+                        host=node.host,
+                        attempt=attempt,
+                        local_rank=local_rank,
+                        rank=worker.rank,
+                        code=worker.code,
+                        signal=worker.signal,
+                        after_stop=self._after(node, worker.ended),
+                        tail=self._tail(node, attempt, local_rank),
+                    )
+                )
+        for node in self.nodes.values():
+            if node.lost:
+                kind: Literal["lost", "torchrun"] = "lost"
+                found.append(Failure(kind, node.lost_at, node.node_rank, node.host, tail=(node.lost,)))
+                continue
+            ended = node.torchrun_exit or node.finished
+            if ended is not None and ended.code != 0:
+                found.append(
+                    Failure(
+                        kind="torchrun",
+                        t=ended.t - node.clock,
+                        node_rank=node.node_rank,
+                        host=node.host,
+                        attempt=self.max_restarts,
+                        code=ended.code,
+                        signal=ended.signal,
+                        after_stop=node.stopping is not None and ended.t >= node.stopping,
+                        tail=self.tails.get((node.node_rank, "torchrun.log"), ()),
+                    )
+                )
+        return sorted(found, key=lambda failure: failure.t)
+
+    def stderr_stream(self, node_rank: int, attempt: int, local_rank: int) -> str | None:
+        """The name of the stream a worker writes its errors to."""
+        for path, stream in self.nodes[node_rank].streams.items():
+            if (stream.attempt, stream.local_rank, stream.stream) == (attempt, local_rank, "stderr"):
+                return path
+        return None
+
+    def rank_of(self, node_rank: int, stream: events.Stream) -> int:
+        """RANK of the worker behind a stream; by the plan until the worker has been seen."""
+        worker = self.workers.get((stream.attempt, node_rank, stream.local_rank))
+        if worker is not None and worker.rank >= 0:
+            return worker.rank
+        return self.plan.nodes[node_rank].first_rank + stream.local_rank
+
+    def _after(self, node: NodeState, t: float) -> bool:
+        """Did it end because its own node was being stopped, or because torchrun there was gone already?"""
+        gone = node.torchrun_exit
+        return (node.stopping is not None and t >= node.stopping) or (gone is not None and t >= gone.t)
+
+    def _tail(self, node: NodeState, attempt: int, local_rank: int) -> tuple[str, ...]:
+        path = self.stderr_stream(node.node_rank, attempt, local_rank)
+        return self.tails.get((node.node_rank, path), ()) if path else ()
+
+    def _worker(self, attempt: int, node_rank: int, local_rank: int, rank: int) -> WorkerState:
+        key = (attempt, node_rank, local_rank)
+        if key not in self.workers:
+            self.workers[key] = WorkerState(key, rank)
+        return self.workers[key]
+
+    def _newer(self, metric: events.Metric, than: events.Metric) -> bool:
+        """The run's progress is that of the rank that reports a step, of the newest attempt, furthest on."""
+        here = (metric.attempt, metric.step if metric.step is not None else -1, metric.loss is not None)
+        return here >= (than.attempt, than.step if than.step is not None else -1, than.loss is not None)
+
+
+def _unhandled(event: NoReturn) -> NoReturn:
+    raise AssertionError(event)

@@ -1,0 +1,58 @@
+"""Remote text is hostile: the one place that makes it safe to show.
+
+What comes out of `clean` is one line of printable text: no escape sequence, no control character (C0, DEL, C1), no
+bidirectional control, no lone surrogate, never longer than the limit. The raw bytes stay in the files; this is for eyes.
+Escape sequences follow ECMA-48 (CSI, and the strings DCS, SOS, OSC, PM, APC with ST, or BEL as xterm ends them).
+"""
+
+from __future__ import annotations
+
+import re
+
+LINE_LIMIT = 4096
+TAB = 8
+
+# A string sequence stops at its terminator; one without a terminator loses its introducer alone, so that nothing
+# written after it is hidden. No class holds a character that opens a sequence: the scan stays linear.
+_SEQUENCE = re.compile(
+    r"(?:\x1b[PX\]^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x90\x98\x9c\x9d\x9e\x9f]*(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_BREAKS = re.compile(r"[\n\v\f\x85\u2028\u2029]+")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f"
+    "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean(text: str, limit: int = LINE_LIMIT) -> str:
+    """`text` as one safe line of at most `limit` characters; line breaks become spaces, a cut ends in "…".
+
+    Of a line that overwrites itself with carriage returns (tqdm) the last state stays.
+    """
+    if len(text) <= limit and text.isprintable():
+        return text
+    if "\n" in text:
+        # A carriage return overwrites its own line only; the lines that a cut drops are not worth looking at.
+        text = " ".join(_last_state(line) for line in text[: 8 * limit].split("\n"))
+    else:
+        text = _last_state(text)
+    cut = len(text) > 8 * limit
+    text = _SEQUENCE.sub("", text[: 8 * limit])
+    text = _UNSEEN.sub("", _BREAKS.sub(" ", text))
+    text = _SURROGATE.sub("\ufffd", text).expandtabs(TAB)
+    if cut or len(text) > limit:
+        return text[: max(limit - 1, 0)] + "…"
+    return text
+
+
+def clean_lines(text: str, most: int = 200, limit: int = LINE_LIMIT) -> tuple[str, ...]:
+    """The last `most` lines of `text`, each made safe, without the empty ones at the end."""
+    lines = text.rstrip().split("\n")
+    return tuple(clean(line, limit) for line in lines[-most:]) if text.strip() else ()
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]

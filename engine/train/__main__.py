@@ -1,0 +1,41 @@
+"""`python -m engine.train [CONFIG] [--launcher none|pytorch|slurm] [--set KEY=VALUE]…`; exit status 2: bad request."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from engine.train.config import ConfigError, load
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.train",
+        description="Trains a small byte-level GPT with DDP, by default on Python's own standard library.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="JSON, or YAML where a reader is installed")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        help="who started the ranks (default: pytorch under torchrun, else none)",
+    )
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="one key; may be repeated"
+    )
+    asked = parser.parse_args()
+    try:
+        config = load(asked.config, asked.settings)
+        # torch is imported after the configuration is known to be right: a typo is answered at once.
+        from engine.train.loop import train
+        from engine.train.world import default_launcher, from_launcher
+
+        return train(config, from_launcher(asked.launcher or default_launcher(os.environ), os.environ))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

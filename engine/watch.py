@@ -1,0 +1,216 @@
+"""One node of a run, watched: its journal becomes events, its logs become mirrors, a broken link is opened again.
+
+Nothing here decides about the run; `Session` does. A watch ends when the node's part is over and every byte that was
+asked for is here, or when the session declares the node lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine import events
+from engine.errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    HostKeyChanged,
+    HostKeyUnknown,
+    NodeRefused,
+    NoPython,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from engine.conversation import Conversation
+    from engine.runs import Mirror, RunFolder
+
+JOURNAL = "journal.jsonl"
+BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to open a broken link again; the last one repeats."""
+
+
+class Viewer(Protocol):
+    """Who looks: every event, and the bytes of the logs that it asked for."""
+
+    def event(self, event: events.AnyEvent) -> None: ...
+    def log(self, node_rank: int, stream: str, data: bytes) -> None: ...
+
+
+class NodeWatch:
+    """Follow one node. `dial` opens a conversation with it; `record` takes the journal's events in
+    their order, `observe` what is seen from here."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        node_rank: int,
+        host: str,
+        dial: Callable[[], Awaitable[Conversation]],
+        record: Callable[[events.AnyEvent], None],
+        observe: Callable[[events.AnyEvent], None],
+        viewer: Viewer,
+    ) -> None:
+        self.node_rank = node_rank
+        self.host = host
+        self.conversation: Conversation | None = None
+        self.broken_since: float | None = None
+        self.boot = ""
+        self.finished = False
+        self._folder = folder
+        self._dial = dial
+        self._record = record
+        self._observe = observe
+        self._viewer = viewer
+        self._mirrors: dict[str, Mirror] = {}
+        self._follow: int | None = None
+        self._settled = asyncio.Event()
+        self._torn = b""
+        self._adding: set[asyncio.Task[None]] = set()
+
+    # ---- what the session calls -----------------------------------------------------------------------------------
+
+    def start_from_disk(self, wanted: Iterable[str]) -> None:
+        """Open the mirrors of what earlier viewers brought here; the journal's events are folded by the session."""
+        for stream in (JOURNAL, *wanted):
+            self._mirror(stream)
+        journal = self._mirrors[JOURNAL]
+        size, step = journal.size, 1 << 16
+        while size and b"\n" not in self._torn:
+            start = max(0, size - step)
+            self._torn = journal.read(start, size - start) + self._torn
+            size = start
+        self._torn = self._torn.rpartition(b"\n")[2]
+
+    async def run(self, conversation: Conversation | None = None, once: bool = False) -> None:
+        """Watch until the node's part is over and read; a broken link is opened again, however long that takes.
+
+        With `once` it is not: for a node whose part is known to be over.
+        MachineError when the mirror here cannot be written.
+        """
+        tries = 0
+        while True:
+            try:
+                conversation = conversation or await self._dial()
+                tries = 0
+                await self._one_conversation(conversation)
+                return
+            except NodeRefused as refused:
+                if refused.code == "no-run":
+                    self._observe(
+                        events.Lost(t=time.time(), node_rank=self.node_rank, host=self.host, text=refused.text)
+                    )
+                    return
+                self._broken(refused.text)
+            except (ConnectionLost, Unreachable) as lost:
+                self._broken(lost.text)
+            except (AuthenticationFailed, HostKeyUnknown, HostKeyChanged, NoPython) as barred:
+                self._broken(barred.text)
+                if not once:
+                    # Asking again would only get us banned there; the session decides how long a node may stay away.
+                    await asyncio.Event().wait()
+            if once:
+                return
+            self.conversation = None
+            if conversation is not None:
+                await conversation.close()
+                conversation = None
+            await asyncio.sleep(BACKOFF[min(tries, len(BACKOFF) - 1)])
+            tries += 1
+
+    def _broken(self, text: str) -> None:
+        if self.broken_since is None:
+            now = self.broken_since = time.time()
+            self._observe(events.Unreachable(t=now, node_rank=self.node_rank, host=self.host, text=text))
+
+    def want(self, streams: Iterable[str]) -> None:
+        """Bring these streams here, from where their mirrors end; those that come already stay as they are."""
+        new = {name: self._mirror(name).position() for name in streams if name not in self._mirrors}
+        if new and self.conversation is not None and self._follow is not None:
+            task = asyncio.ensure_future(self._add(self.conversation, self._follow, new))
+            self._adding.add(task)
+            task.add_done_callback(self._adding.discard)
+
+    def tail(self, stream: str, size: int = 8192) -> bytes:
+        """The end of a stream, as far as it is here."""
+        mirror = self._mirrors.get(stream)
+        return mirror.read(max(0, mirror.size - size), size) if mirror is not None else b""
+
+    async def close(self) -> None:
+        for task in self._adding:
+            task.cancel()
+        if self.conversation is not None:
+            await self.conversation.close()
+        for mirror in self._mirrors.values():
+            mirror.close()
+
+    # ---- one conversation -----------------------------------------------------------------------------------------
+
+    async def _one_conversation(self, conversation: Conversation) -> None:
+        hello = conversation.hello
+        self.conversation = conversation
+        self._observe(
+            events.Reached(
+                t=time.time(),
+                node_rank=self.node_rank,
+                host=self.host,
+                latency=hello.latency,
+                clock=hello.clock,
+                clock_error=hello.clock_error,
+            )
+        )
+        self.broken_since = None
+        self.boot = hello.boot
+        positions = {name: mirror.position() for name, mirror in self._mirrors.items()}
+        self._follow = None
+        self._follow = await conversation.watch(self._folder.run, self.node_rank, positions, self)
+        settled = asyncio.ensure_future(self._settled.wait())
+        try:
+            waiting: set[asyncio.Future[Any]] = {settled, conversation.ended}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            settled.cancel()
+        if not self._settled.is_set():
+            raise await conversation.ended
+
+    async def _add(self, conversation: Conversation, follow: int, new: dict[str, tuple[int, int]]) -> None:
+        with contextlib.suppress(ConnectionLost):
+            await conversation.watch_more(follow, self._folder.run, self.node_rank, new)
+
+    def _mirror(self, stream: str) -> Mirror:
+        if stream not in self._mirrors:
+            self._mirrors[stream] = self._folder.mirror(self.node_rank, stream)
+        return self._mirrors[stream]
+
+    # ---- the sink of the conversation -----------------------------------------------------------------------------
+
+    def reset(self, stream: str) -> None:
+        self._mirrors[stream].restart()
+        if stream == JOURNAL:
+            self._torn = b""
+        text = f"the copy of {stream} here was not a prefix of the node's file; it is set aside as {stream}.damaged"
+        self._observe(events.Warning(t=time.time(), node_rank=self.node_rank, text=text))
+
+    def data(self, stream: str, offset: int, data: bytes) -> None:
+        self._mirrors[stream].write(offset, data)
+        if stream != JOURNAL:
+            self._viewer.log(self.node_rank, stream, data)
+            return
+        *lines, self._torn = (self._torn + data).split(b"\n")
+        if len(self._torn) > events.RECORD_LIMIT:
+            raise ValueError("a journal line without an end")
+        for line in lines:
+            if (record := events.decode_record(line, self.node_rank)) is not None:
+                self.finished = self.finished or isinstance(record, events.Finished)
+                self._record(record)
+
+    def alive(self, alive: bool) -> None:
+        pass
+
+    def drained(self, streams: int) -> None:
+        if streams == len(self._mirrors):
+            self._folder.mark_complete(self.node_rank, {name: mirror.size for name, mirror in self._mirrors.items()})
+            self._settled.set()
