@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from engine import launchers, preflight
 from engine.errors import RankdeckError
 from engine.fleet import close_all
-from engine.plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from engine.conversation import Conversation
     from engine.fleet import Fleet
+    from engine.plan import Plan
     from engine.profile import Profile
 
 
@@ -38,12 +38,13 @@ class Checked:
         return [finding for finding in self.findings if finding.severity == "error"]
 
     def plan(self, run: str) -> Plan:
-        return make_plan(self.profile, run, preflight.node_facts(self.profile, self.observations))
+        facts = preflight.node_facts(self.profile, self.observations)
+        return launchers.find(self.profile.launcher).make_plan(self.profile, run, facts)
 
 
 async def check(profile: Profile, fleet: Fleet, skip: Collection[str] = ()) -> Checked:
     """Preflight: ask every node, then judge over all of them."""
-    launchers.of(profile)
+    launchers.find(profile.launcher)
     conversations = await fleet.dial_all()
     ask = preflight.question(profile)
 

@@ -126,12 +126,14 @@ class Conversation:
             self.hello, latency=2 * half, clock=moment - clock - half, clock_error=half
         )
 
-    async def watch(self, run: str, node_rank: int, streams: Mapping[str, tuple[int, int]], sink: Sink) -> int:
+    async def watch(
+        self, run: str, node_rank: int, streams: Mapping[str, tuple[int, int]], sink: Sink, once: bool
+    ) -> int:
         """Follow `streams` ({name: (offset, crc)}) of a run into `sink`; the number is for `watch_more`."""
         self._number += 1
         number = self._number
         self._sinks[number] = sink
-        fields = {"run": run, "node_rank": node_rank, "streams": dict(streams)}
+        fields = {"run": run, "node_rank": node_rank, "streams": dict(streams), "once": once}
         await self._exchange(number, "watch", 30.0, fields)
         return number
 

@@ -121,10 +121,13 @@ def torchrun_options(
 def _script(profile: Profile, node: Node, exports: dict[str, str], options: dict[str, str], args: list[str]) -> str:
     program = profile.program
     exported_raw: dict[str, str] = {}
+    if program.kind == "module" and program.path.split(".")[:2] == ["engine", "train"]:
+        # The node's supervisor has it in its zip; where Rankdeck is installed, the variable is not needed.
+        exported_raw["PYTHONPATH"] = '"${RANKDECK_PROGRAM:+$RANKDECK_PROGRAM:}${PYTHONPATH:-}"'
     if program.kind == "xtuner":
         # XTuner starts torchrun itself, with the options it knows; torchrun takes the others from PET_ variables.
         exports = {**exports, **_xtuner_exports(options)}
-        exported_raw = {"PET_LOG_DIR": command.LOG_DIR}
+        exported_raw["PET_LOG_DIR"] = command.LOG_DIR
         argv = [command.words("xtuner", "train", program.path, *args)]
     else:
         argv = ["torchrun", *_flag_lines(options), f"--redirects=3 --log_dir={command.LOG_DIR}"]

@@ -13,7 +13,10 @@ the same offsets. Files are written beside and renamed, or appended to; never ed
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import tempfile
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +53,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     total: int | None = None
     loss: float | str | None = None
     elapsed: float = 0.0
+
+
+def new_name(profile_name: str) -> str:
+    """A name for a run: profile, local time, four random characters."""
+    tail = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(4))
+    base = re.sub(r"[^a-z0-9]+", "-", profile_name.lower()).strip("-")[:40] or "run"
+    return f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{tail}"
 
 
 def state_home() -> Path:

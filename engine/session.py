@@ -18,17 +18,17 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from engine import diagnosis, events
 from engine.conversation import lefts
 from engine.errors import (
-    ConnectionLost,
     MachineError,
-    NodeRefused,
     PreflightFailed,
     RankdeckError,
     RequestError,
 )
-from engine.fleet import Fleet, no
+from engine.fleet import Fleet, close_all, no
 from engine.runs import Record, RunFolder, Summary
 from engine.state import RunState
 from engine.text import clean_lines
@@ -74,6 +74,26 @@ def job_of(plan: Plan, profile: Profile, node_rank: int) -> dict[str, Any]:
     }
 
 
+class NodeStop(msgspec.Struct, frozen=True, kw_only=True):
+    """What stopping came to on one node: `killed` processes had to be swept, `left` would not go, or `error`."""
+
+    host: str
+    node_rank: int
+    killed: int = 0
+    left: tuple[events.Left, ...] = ()
+    error: str = ""
+
+    @property
+    def text(self) -> str:
+        if self.error:
+            return self.error
+        if self.left:
+            names = ", ".join(f"{process.pid} {process.comm} ({process.state})" for process in self.left)
+            return f"{self.host}: cannot be removed, the node needs attention: {names}"
+        swept = f", {self.killed} process(es) had to be swept" if self.killed else ""
+        return f"{self.host}: stopped, nothing left{swept}"
+
+
 class Session:
     """A run that exists: watch it, stop it."""
 
@@ -83,7 +103,8 @@ class Session:
         profile = self.record.profile
         self.state = RunState(self.record.plan, profile.rendezvous.max_restarts)
         self.lost_after = LOST_AFTER
-        self.wants: Callable[[events.Stream], bool] = lambda stream: False
+        self.wants: Callable[[int, str], bool] = lambda node_rank, stream: False
+        self.replay = 0
         self._viewer = viewer
         self._fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
         self._watches: dict[int, NodeWatch] = {}
@@ -136,24 +157,31 @@ class Session:
 
         errors = [error for error in await asyncio.gather(*map(start, conversations)) if error is not None]
         if errors:
-            left = await session.stop_everywhere(conversations, "another node could not start", 5.0)
-            session._end("failed", str(errors[0]))
-            raise type(errors[0])(
-                errors[0].text, node=errors[0].node, remedy=errors[0].remedy or "nothing is left running" + left
+            await asyncio.gather(
+                *(session._stop_node(rank, c, "another node could not start", 5.0) for rank, c in conversations.items())
             )
+            session._end("failed", errors[0].text)
+            raise errors[0]
         return session, conversations
 
-    async def stop_everywhere(self, conversations: Mapping[int, Conversation], reason: str, grace: float) -> str:
-        """Stop on these nodes at once; what could not be removed, in words ("" when nothing is left)."""
-        results = await asyncio.gather(
-            *(self._stop_node(rank, conversation, reason, grace) for rank, conversation in conversations.items())
-        )
-        return "; ".join(result for result in results if result)
+    async def stop_now(self, grace: float) -> list[NodeStop]:
+        """Stop the run on every node, whatever is known of it, and sweep; what each node says is left."""
+        conversations = await self._fleet.dial_all()
+        try:
+            return await asyncio.gather(
+                *(self._stop_node(rank, c, "the user asked", grace) for rank, c in conversations.items())
+            )
+        finally:
+            await close_all(conversations)
 
     # ---- watch ----------------------------------------------------------------------------------------------------
 
-    async def watch(self, conversations: Mapping[int, Conversation] | None = None) -> RunState:
-        """Follow the run to its end. Cancel to leave; the run goes on."""
+    async def watch(self, conversations: Mapping[int, Conversation] | None = None, *, once: bool = False) -> RunState:
+        """Follow the run to its end, or `once`: to what is there now. Cancel to leave; the run goes on.
+
+        `wants(node_rank, stream)` says which logs come here; the last `replay` bytes of those that are here already
+        are shown first.
+        """
         self.state.fold(self.folder.history())
         for plan in self.record.plan.nodes:
             rank = plan.node_rank
@@ -168,16 +196,19 @@ class Session:
             )
             self._watches[rank] = watch
             node = self.state.nodes[rank]
-            wanted = [stream.path for stream in node.streams.values() if self.wants(stream)]
+            wanted = [name for name in (TORCHRUN_LOG, *node.streams) if self.wants(rank, name)]
             watch.start_from_disk(wanted)
+            for name in wanted:
+                if self.replay and (text := watch.tail(name, self.replay)):
+                    self._viewer.log(rank, name, text)
             if not (node.finished and self.folder.complete(rank, wanted)):
                 first = (conversations or {}).get(rank)
-                self._tasks[rank] = asyncio.create_task(watch.run(first, once=node.over))
+                self._tasks[rank] = asyncio.create_task(watch.run(first, once=once or node.over))
         try:
-            await self._until_over()
+            await (self._fetch() if once else self._until_over())
         finally:
+            self._read_tails()
             await self._leave()
-        self._read_tails()
         outcome = self.state.outcome
         if outcome != "running":
             verdict = self.state.verdict()
@@ -192,6 +223,9 @@ class Session:
     def want(self, node_rank: int, streams: Iterable[str]) -> None:
         """Bring these logs here from now on."""
         self._watches[node_rank].want(streams)
+
+    async def _fetch(self) -> None:
+        await asyncio.gather(*self._tasks.values())
 
     async def _until_over(self) -> None:
         while True:
@@ -219,7 +253,7 @@ class Session:
         text = "restarted while the run was on it" if rebooted else "lost its supervisor: killed, no exit record"
         self._say(events.Lost(t=time.time(), node_rank=rank, host=node.host, text=text))
         if watch.conversation is not None:
-            await self._stop_node(rank, watch.conversation, "the supervisor is gone", 0.0)
+            await self._stop_quietly(rank, watch.conversation, "the supervisor is gone", 0.0)
 
     def _declare_lost(self) -> None:
         """Give up nodes that stay away while another one answers: then it is not our own network."""
@@ -250,24 +284,26 @@ class Session:
                 self._stopping[rank] = asyncio.create_task(self._stop_quietly(rank, conversation, reason, grace))
 
     async def _stop_quietly(self, rank: int, conversation: Conversation, reason: str, grace: float) -> None:
-        if left := await self._stop_node(rank, conversation, reason, grace):
-            self.problems.append(left)
+        result = await self._stop_node(rank, conversation, reason, grace)
+        if result.left or result.error:
+            self.problems.append(result.text)
 
-    async def _stop_node(self, rank: int, conversation: Conversation, reason: str, grace: float) -> str:
+    async def _stop_node(
+        self, rank: int, conversation: Conversation | RankdeckError, reason: str, grace: float
+    ) -> NodeStop:
         host = self.record.plan.nodes[rank].host
+        if isinstance(conversation, RankdeckError):
+            return NodeStop(host=host, node_rank=rank, error=str(conversation))
         self._say(events.StopSent(t=time.time(), node_rank=rank, host=host, reason=reason, grace=grace))
+        fields = {"run": self.folder.run, "node_rank": rank, "grace": grace, "reason": reason}
         try:
-            answer = await conversation.ask(
-                "stop", timeout=grace + 40.0, run=self.folder.run, node_rank=rank, grace=grace, reason=reason
-            )
-        except (ConnectionLost, NodeRefused) as error:
-            return str(error)
-        left = lefts(answer)
-        if answer.get("killed") or left:
-            swept = events.Swept(t=time.time(), node_rank=rank, killed=int(answer.get("killed") or 0), left=left)
-            self._say(swept)
-        names = ", ".join(f"{process.pid} {process.comm} ({process.state})" for process in left)
-        return f"{host}: cannot be removed: {names}" if left else ""
+            answer = await conversation.ask("stop", timeout=grace + 40.0, **fields)
+        except MachineError as error:
+            return NodeStop(host=host, node_rank=rank, error=str(error))
+        left, killed = lefts(answer), int(answer.get("killed") or 0)
+        if killed or left:
+            self._say(events.Swept(t=time.time(), node_rank=rank, killed=killed, left=left))
+        return NodeStop(host=host, node_rank=rank, killed=killed, left=left)
 
     # ---- events ---------------------------------------------------------------------------------------------------
 
@@ -278,7 +314,11 @@ class Session:
 
     def _take(self, event: events.AnyEvent) -> None:
         self.state.apply(event)
-        if isinstance(event, events.Stream) and event.node_rank in self._watches and self.wants(event):
+        if (
+            isinstance(event, events.Stream)
+            and event.node_rank in self._watches
+            and self.wants(event.node_rank, event.path)
+        ):
             self._watches[event.node_rank].want([event.path])
         if isinstance(event, (events.WorkerExit, events.TorchrunExit)) and event.code != 0:
             self._bring_evidence(event)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import re
 import shlex
 import socket
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import MachineError, RequestError
-from engine.ssh_grammar import Grammar, home
+from engine.ssh_grammar import Grammar, home, local_user
 
 _HOST_FORBIDDEN = frozenset("'`\"$\\;&<>|(){},/@*?!#=")
 _USER_FORBIDDEN = frozenset("'`\"$;&<>|(){},@*?!#")
@@ -105,8 +104,8 @@ class SshConfig:
                     example,
                     host=host,
                     hostname=own.hostname,
-                    user=user or own.user or example.user,
-                    port=port or own.port or 22,
+                    user=user or own.user,
+                    port=port or own.port,
                 )
                 _check_names(found.hostname, found.user, found.port)
                 return found
@@ -185,7 +184,7 @@ def parse_answer(text: str, host: str) -> HostConfig:
     tokens = {
         "%": "%", "d": str(home()), "h": hostname, "i": str(os.getuid()), "k": alias or host,
         "L": socket.gethostname().partition(".")[0], "l": socket.gethostname(),
-        "n": host, "p": str(port), "r": user, "u": pwd.getpwuid(os.getuid()).pw_name,
+        "n": host, "p": str(port), "r": user, "u": local_user(),
     }  # fmt: skip
 
     def paths(values: list[str]) -> tuple[Path, ...]:

@@ -34,6 +34,11 @@ _USED = frozenset(
 _TOKENS_KEPT_BY_SSH = frozenset({"hostname", "proxycommand"})
 
 
+def local_user() -> str:
+    """Who logs in where nothing else is said."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
 def home() -> Path:
     """The home directory of the password file, which is the one that ssh uses; $HOME is not asked."""
     return Path(pwd.getpwuid(os.getuid()).pw_dir)
@@ -74,7 +79,7 @@ class OwnValue:
 @dataclass(frozen=True)
 class OwnValues:
     hostname: str
-    port: int | None
+    port: int
     user: str
 
 
@@ -105,8 +110,6 @@ class Grammar:
         if not self.second_pass:
             return first
         name = self.own_values(host).hostname
-        if name != host.lower() and any(o.keyword == "hostname" and self._holds(o, name) for o in self.own):
-            return None
         return first, tuple(i for i, line in enumerate(self.lines) if not line.own_only and line.matches(name))
 
     def own_values(self, host: str) -> OwnValues:
@@ -120,12 +123,12 @@ class Grammar:
                 if own.keyword not in found and self._holds(own, hostname):
                     found[own.keyword] = own.value
         port = found.get("port", "")
-        return OwnValues(hostname, int(port) if port.isdigit() else None, found.get("user", ""))
+        return OwnValues(hostname, int(port) if port.isdigit() else 22, found.get("user") or local_user())
 
     def agrees_with(self, said: HostConfig) -> bool:
         """Whether what is read here is what ssh says for one host; if not, every host is asked for on its own."""
         own = self.own_values(said.host)
-        agrees = own.hostname == said.hostname and (own.port or 22) == said.port and own.user in ("", said.user)
+        agrees = (own.hostname, own.port, own.user) == (said.hostname, said.port, said.user)
         if not agrees:
             self.doubt = f"ssh says otherwise about {said.host}"
         return agrees

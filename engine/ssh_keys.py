@@ -189,7 +189,9 @@ def fresh(pairs: list[asyncssh.SSHKeyPair]) -> list[asyncssh.SSHKeyPair]:
 def _pairs(key: asyncssh.SSHKey, path: Path) -> list[asyncssh.SSHKeyPair]:
     """The key with the certificate beside it, if there is one, and the key alone."""
     certificates = _read_certificates([path.with_name(path.name + "-cert.pub")])
-    return list(asyncssh.load_keypairs([key], certlist=[c for c in certificates if c.key == key]))
+    return list(
+        asyncssh.load_keypairs([key], certlist=[c for c in certificates if c.key.public_data == key.public_data])
+    )
 
 
 def _with_certificates(

@@ -41,6 +41,7 @@ CERTIFICATES = tuple(
     for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
                  "rsa-sha2-512", "rsa-sha2-256")
 )  # fmt: skip
+SPEAKS_SSH = (b"SSH-2.0-", b"SSH-1.99-")  # RFC 4253, section 5.1
 LOGIN_METHODS = ("publickey", "keyboard-interactive", "password")  # the last two only to learn what the server takes
 
 
@@ -62,8 +63,10 @@ class Login(asyncssh.SSHClient):
 
     @property
     def heard(self) -> bool:
-        """Whether the server has said that it is an ssh server."""
-        return self._connection is not None and bool(self._connection.get_extra_info("server_version"))
+        """Whether the server has said that it is an ssh server, or, where that is out of sight, shown its host key."""
+        if self.greeting.startswith(SPEAKS_SSH) or self.key:
+            return True
+        return self._connection is not None and self._connection.get_server_host_key() is not None
 
     def algorithms(self) -> list[str]:
         """Host key algorithms, those with a key on file first; certificates only under a known authority."""
@@ -120,7 +123,7 @@ def translate(error: Exception, login: Login, offer: Offer, process: ProxyProces
             node=config.host,
             remedy="the server offers old algorithms only: update its OpenSSH (7.4 or later is enough)",
         )
-    if login.greeting and not login.greeting.startswith(b"SSH-2.0-") and not login.heard:
+    if login.greeting and not login.heard:
         return not_ssh(config, login.greeting)
     if process is not None and not login.heard:
         return Unreachable(

@@ -1,7 +1,7 @@
 """Remote text is hostile: the one place that makes it safe to show.
 
 What comes out of `clean` is one line of printable text: no escape sequence, no control character (C0, DEL, C1), no
-bidirectional control, no lone surrogate, never longer than the limit. The raw bytes stay in the files; this is for eyes.
+bidirectional control, no lone surrogate, never longer than the limit. The raw bytes stay in the files.
 Escape sequences follow ECMA-48 (CSI, and the strings DCS, SOS, OSC, PM, APC with ST, or BEL as xterm ends them).
 """
 
@@ -34,11 +34,9 @@ def clean(text: str, limit: int = LINE_LIMIT) -> str:
     """
     if len(text) <= limit and text.isprintable():
         return text
-    if "\n" in text:
-        # A carriage return overwrites its own line only; the lines that a cut drops are not worth looking at.
-        text = " ".join(_last_state(line) for line in text[: 8 * limit].split("\n"))
-    else:
-        text = _last_state(text)
+    # A carriage return overwrites its own line only.
+    lines = text[: 8 * limit].split("\n") if "\n" in text else [text]
+    text = " ".join(map(_last_state, lines))
     cut = len(text) > 8 * limit
     text = _SEQUENCE.sub("", text[: 8 * limit])
     text = _UNSEEN.sub("", _BREAKS.sub(" ", text))

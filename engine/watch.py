@@ -88,7 +88,7 @@ class NodeWatch:
     async def run(self, conversation: Conversation | None = None, once: bool = False) -> None:
         """Watch until the node's part is over and read; a broken link is opened again, however long that takes.
 
-        With `once` it is not: for a node whose part is known to be over.
+        With `once`, what is there now is fetched, and a link that breaks stays so.
         MachineError when the mirror here cannot be written.
         """
         tries = 0
@@ -96,7 +96,7 @@ class NodeWatch:
             try:
                 conversation = conversation or await self._dial()
                 tries = 0
-                await self._one_conversation(conversation)
+                await self._one_conversation(conversation, once)
                 return
             except NodeRefused as refused:
                 if refused.code == "no-run":
@@ -149,7 +149,7 @@ class NodeWatch:
 
     # ---- one conversation -----------------------------------------------------------------------------------------
 
-    async def _one_conversation(self, conversation: Conversation) -> None:
+    async def _one_conversation(self, conversation: Conversation, once: bool) -> None:
         hello = conversation.hello
         self.conversation = conversation
         self._observe(
@@ -166,7 +166,7 @@ class NodeWatch:
         self.boot = hello.boot
         positions = {name: mirror.position() for name, mirror in self._mirrors.items()}
         self._follow = None
-        self._follow = await conversation.watch(self._folder.run, self.node_rank, positions, self)
+        self._follow = await conversation.watch(self._folder.run, self.node_rank, positions, self, once)
         settled = asyncio.ensure_future(self._settled.wait())
         try:
             waiting: set[asyncio.Future[Any]] = {settled, conversation.ended}

@@ -98,7 +98,7 @@ def default_interface() -> str:
 
 
 def resolve(names: List[str], seconds: float = RESOLVE_SECONDS) -> Dict[str, Tuple[List[str], str]]:
-    """(addresses, error) for every name, all at once and in bounded time: a resolver may take half a minute to give up."""
+    """(addresses, error) for every name, all at once and in bounded time: resolvers may take half a minute to fail."""
     import threading
     import time
 

@@ -1,8 +1,8 @@
 """What a launch finds on this node: its folder, its activation, Python, torch, torchrun and XTuner.
 
-One bash does what the script of a plan does first (`cd`, then the activation), and becomes the interpreter of the torchrun
-on its PATH, which looks around without importing torch: that would take seconds. Data reaches bash as arguments, and the
-answer comes on a descriptor of its own, whatever the activation prints.
+One bash does what the script of a plan does first (`cd`, then the activation), and becomes the interpreter of the
+torchrun on its PATH, which looks around without importing torch: that would take seconds. Data reaches bash as arguments,
+and the answer comes on a descriptor of its own, whatever the activation prints.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ class Visit:
         }
         if not answer["activated"]:
             return answer
+        import shutil
+
         lines = [line for line in result.out.splitlines() if line.startswith("{")]
         try:
             found = dict(json.loads(lines[-1]))
@@ -153,6 +155,7 @@ class Visit:
         self.module_error = found.pop("module_error", "")
         answer["set"] = {name: value[:400] for name, value in self.env.items() if _telling(name)}
         answer.update(found)
+        answer["xtuner_command"] = shutil.which("xtuner", path=self.env.get("PATH")) or ""
         return answer
 
 

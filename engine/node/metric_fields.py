@@ -16,15 +16,18 @@ UNIT = (
     r"(?:tokens|toks?|samples|examples|imgs?|images|its?|iters?|steps|batch(?:es)?)/s(?:ec(?:ond)?)?(?:/gpu|/device)?"
     r"|s/(?:it|step|iter|batch)|ms|us|[GM]i?B|TFLOPS?|TFLOP/s|%|s(?:ec(?:onds?)?)?"
 )
+# `lr=1e-3 tok/s=900`: what looks like a unit is the next key.
+BEHIND = rf"(?: ?({UNIT})(?! ?[:=]| +[-\d.]))?"
 # What may stand behind a number and its unit: no letter, digit, clock (12:30), version (1.2.3), date (2024-01-02).
 ENDS = r"(?![\w%]|[-:.]\d|/[A-Za-z])"
 
 # Where a key stands: its text is looked up by splitting off what is before it, so that the pattern stays linear.
+# A colon between digits is a clock's. Starting with the separator keeps the search as fast as looking for a character.
 PAIR = (
-    rf"[\"']?[ \t]{{0,2}}[:=][ \t]{{0,12}}(?:tensor\(|[\"'\[(]{{1,2}}[ ]?)?({NUMBER})(?: ?({UNIT}))?{ENDS}"
+    rf"[:=](?!(?<=\d:)\d)[ \t]{{0,12}}(?:tensor\(|[\"'\[(]{{1,2}}[ ]?)?({NUMBER}){BEHIND}{ENDS}"
     r"(?:[ ]?/[ ]{0,8}(\d{1,15})\b)?"
 )
-WORD = rf"(?<![\w./%])([A-Za-z_][\w/%]{{0,39}}\.?)[ \t]{{1,12}}({NUMBER})(?: ?({UNIT}))?{ENDS}()"
+WORD = rf"(?<![\w./%])([A-Za-z_][\w/%]{{0,39}}\.?)[ \t]{{1,12}}({NUMBER}){BEHIND}{ENDS}()"
 KEY_EDGE = r"[|,;:={}\[\]\"'\t]|  | - "
 ETA = r"(?i)\beta: {0,2}((?:\d+ days?, )?\d+:\d\d(?::\d\d)?)"
 
@@ -90,7 +93,7 @@ RATES = ("tokens/s/gpu", "tokens/s", "samples/s/gpu", "samples/s", "it/s")
 RATE_UNITS = {
     **dict.fromkeys(("tok", "toks", "token"), "tokens"),
     **dict.fromkeys(("sample", "example", "examples", "ex", "img", "imgs", "image", "images"), "samples"),
-    **dict.fromkeys(("its", "iter", "iters", "step", "steps", "b", "batch", "batches"), "it"),
+    **dict.fromkeys(("its", "iter", "iters", "step", "steps", "b", "ba", "batch", "batches"), "it"),
 }
 EXACT = 2**53  # a step beyond this is no step
 NOT_TRAINING = frozenset(("val", "valid", "validation", "validate", "eval", "evaluation", "test", "dev")) | {
@@ -101,8 +104,11 @@ NOT_TRAINING = frozenset(("val", "valid", "validation", "validate", "eval", "eva
     "prev",
     "previous",
 }
-MEASURES = r"(?i)loss|acc|reward|score|perplexity|ppl|entropy|(?:^|[_/ ])(?:kl|f1|bleu|iou|map)(?:$|[_/ ])"
+MEASURES = r"(?i)loss(?!.?scale)|acc|reward|score|perplexity|ppl|entropy|(?:^|[_/ ])(?:kl|f1|bleu|iou|map)(?:$|[_/ ])"
 PLAIN = frozenset(("epoch", "loss", "lr", "grad_norm", "step_time", "data_time", "rate", "memory_gib", "eta", "tflops"))
+
+EXTRA = ("extra", 0)
+NOTHING = ("", 0)
 
 
 def to_number(text: str) -> Optional[float]:
@@ -131,32 +137,32 @@ def read_pairs(line: str, scan: str) -> Iterator[Tuple[str, str, str, str]]:
             yield found.group(1), found.group(2), found.group(3) or "", ""
         return
     before = 0
+    edge = compiled(KEY_EDGE)
     for found in compiled(scan).finditer(line):
         start = found.start()
-        key = compiled(KEY_EDGE).split(line[max(before, start - 48) : start])[-1]
+        key = edge.split(line[max(before, start - 48) : start].rstrip(" \t\"'"))[-1]
         yield key, found.group(1), found.group(2) or "", found.group(3) or ""
         before = found.end()
 
 
-def meaning(key: str, keys: Aliases) -> Tuple[str, int]:
+@functools.lru_cache(maxsize=4096)
+def meaning(key: str) -> Tuple[str, int]:
     """What a key means: whole, else its last words or the last part of its path, unless it names an evaluation."""
     key = key.strip().lower()
-    found = keys.get(key) or ALIASES.get(key)
+    found = ALIASES.get(key)
     if found:
         return found
     words = key.split(" ")
     for first in range(1, len(words)):
         if words[first - 1].strip("(<") in NOT_TRAINING:
-            return ("extra", 0)
-        rest = " ".join(words[first:])
-        found = keys.get(rest) or ALIASES.get(rest)
+            return EXTRA
+        found = ALIASES.get(" ".join(words[first:]))
         if found:
             return found
-    if "/" in key:
-        path = key.split("/")
-        if not NOT_TRAINING.intersection(path):
-            return ALIASES.get(path[-1], ("extra", 1))
-    return ("extra", 0)
+    path = key.split("/")
+    if len(path) > 1 and not NOT_TRAINING.intersection(path):
+        return ALIASES.get(path[-1], EXTRA)
+    return EXTRA if compiled(MEASURES).search(key) else NOTHING
 
 
 def read_fields(line: str, scan: str, keys: Aliases) -> Metric:
@@ -172,16 +178,17 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
     """The fields that `pairs` name. Of two names for one field the earlier in ALIASES wins, of equals the first."""
     metric: Metric = {}
     orders: Dict[str, int] = {}
-    extra: Dict[str, float] = {}
+    extra: Dict[str, Any] = {}
+    loss_key = ""
     for key, text, unit, total in pairs:
-        target, order = meaning(key, keys)
-        value = to_number(text)
+        target, order = keys.get(key.strip()) or meaning(key) if keys else meaning(key)
+        value = to_number(text) if target else None
         if value is None:
             continue
         if target == "extra":
             name = key.strip()
-            if len(extra) < EXTRAS and compiled(MEASURES).search(name):
-                extra.setdefault(re.sub(r"\s+", "_", name)[-40:], value)
+            if not total and len(extra) < EXTRAS and compiled(MEASURES).search(name):
+                extra.setdefault(short(name), value)
             continue
         field, _, wanted = target.partition(" ")
         unit = unit.lower()
@@ -210,20 +217,29 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
             value = int(value)
         elif field == "eta" or (field == "loss" and unit):
             continue
-        if order < orders.get(field, 1 << 30):
-            if field == "loss" and "loss" in metric:
-                extra.setdefault("loss", metric["loss"])
-            orders[field] = order
-            metric[field] = value
-            if field == "rate":
-                metric["rate_unit"] = wanted
-            elif field == "step" and total:
-                metric["total"] = int(total)
-        elif field == "loss" and len(extra) < EXTRAS:
-            extra.setdefault(re.sub(r"\s+", "_", key.strip())[-40:], value)
+        beaten = order >= orders.get(field, 1 << 30)
+        if field == "loss":
+            # The other losses of the line are kept under their own names.
+            other = (key, value) if beaten else (loss_key, metric.get("loss"))
+            loss_key = loss_key if beaten else key
+            if other[0] and len(extra) < EXTRAS:
+                extra.setdefault(short(other[0]), other[1])
+        if beaten:
+            continue
+        orders[field] = order
+        metric[field] = value
+        if field == "rate":
+            metric["rate_unit"] = wanted
+        elif field == "step" and total:
+            metric["total"] = int(total)
     if extra:
         metric["extra"] = extra
     return metric
+
+
+def short(key: str) -> str:
+    """A key as a name in `extra`."""
+    return "_".join(key.split())[-40:]
 
 
 def rate_unit(unit: str) -> str:

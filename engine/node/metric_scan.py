@@ -26,7 +26,7 @@ BAR = (
     r"\[[\d:a-z ,?]{1,24}<(?P<eta>[\d:a-z ,?]{1,24}), +"
     rf"(?P<rate>{NUMBER}|\?) ?(?P<unit>[A-Za-z]{{1,12}}/s|s/[A-Za-z]{{1,12}})(?:, (?P<postfix>[^\]]{{0,1000}}))?\]"
 )
-BAR_EPOCH = r"(?i)\bEpoch:? (\d{1,9})"
+BAR_EPOCH = r"(?i)\bEpoch[: ]{1,9}(\d{1,9})"
 # Words in the description of a bar that counts something else than training steps.
 OTHER_WORK = (
     r"(?i)\b(?:map|filter|tokeniz\w*|running tokenizer|load\w*|generat\w*|download\w*|fetch\w*|upload\w*|sanity|val"
@@ -107,7 +107,9 @@ def from_scan(line: str) -> Optional[Metric]:
         if "loss" in words and len(words) > 1:
             for key, value in words.items():
                 metric.setdefault(key, value)
-    if "step" not in metric and metric:
+    if not metric:
+        return None
+    if "step" not in metric:
         counted = compiled(STEP_OF).search(line)
         if counted:
             metric["step"] = int(counted.group(1))

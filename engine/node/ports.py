@@ -63,7 +63,7 @@ def ephemeral_range() -> Tuple[int, int]:
 
 
 def free_ports(count: int, ephemeral: Tuple[int, int], avoid: Set[int], seed: Optional[int]) -> List[int]:
-    """`count` random free ports above the well-trodden ones and outside of the ephemeral range, if there are so many."""
+    """`count` random free ports above the well-trodden ones, and outside of the ephemeral range where that leaves any."""
     import random
 
     low, high = ephemeral
@@ -81,7 +81,7 @@ def free_ports(count: int, ephemeral: Tuple[int, int], avoid: Set[int], seed: Op
 
 
 def holder(port: int) -> Optional[Dict[str, Any]]:
-    """Who has this port open, a listener before others; the process is named only where its descriptors are readable."""
+    """Who has this port open, a listener before others; a process is named only where its descriptors are readable."""
     sockets = _sockets(port)
     if not sockets:
         return None

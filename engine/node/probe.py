@@ -1,7 +1,7 @@
 """What a node is like, in one bounded look: every part answers, and one that fails says so beside the others.
 
-ask     {"program": {"kind", "path"}, "workdir", "activate", "ports": [29500], "free_ports": 3, "seed", "route_to": [NAME],
-        "state": PATH, "seconds": 20, "parts": [NAME] or absent for all}
+ask     {"program": {"kind", "path"}, "workdir", "activate", "ports": [29500], "free_ports": 3, "seed",
+        "route_to": [NAME], "state": PATH, "seconds": 20, "parts": [NAME] or absent for all}
 answer  {PART: {…} or {"error": TEXT}}: see `engine.preflight.observation` for the fields
 """
 
@@ -77,7 +77,8 @@ def _system(state: str) -> Json:
 
     about = os.uname()
     try:
-        user, home, login_shell = pwd.getpwuid(os.getuid())[0], pwd.getpwuid(os.getuid())[5], pwd.getpwuid(os.getuid())[6]
+        account = pwd.getpwuid(os.getuid())
+        user, home, login_shell = account.pw_name, account.pw_dir, account.pw_shell
     except KeyError:
         user, home, login_shell = str(os.getuid()), os.path.expanduser("~"), ""
     return {
@@ -98,7 +99,7 @@ def _system(state: str) -> Json:
 
 
 def _state(path: str) -> Json:
-    """{path, writable, error, free [bytes], inodes}: a folder that is not there yet is judged by the nearest above it."""
+    """{path, writable, error, free [bytes], inodes}; a folder that is not there yet is judged by the nearest above."""
     there = path
     while there and not os.path.isdir(there) and os.path.dirname(there) != there:
         there = os.path.dirname(there)
@@ -129,7 +130,8 @@ def _program(kind: str, path: str, visit: environment.Visit) -> Json:
 
     sha256 is "" for a file of more than 8 MiB, and for commands, which are nobody's copies.
     """
-    answer: Json = {"kind": kind, "path": "", "exists": False, "is_file": False, "size": None, "sha256": "", "error": ""}
+    answer: Json = {"kind": kind, "path": "", "exists": False, "is_file": False}
+    answer.update(size=None, sha256="", error="")
     if kind == "module":
         answer["error"] = visit.module_error
         answer["path"] = visit.module or ""

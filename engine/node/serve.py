@@ -199,7 +199,7 @@ class Serve:
         if follow is None:
             if not os.path.isdir(run_dir):
                 raise Refused("no-run", "%s has no folder of this run: %s" % (os.uname().nodename, run_dir))
-            follow = self.follows[number] = tail.Follow(run_dir, lambda: sweep.alive(run_dir))
+            follow = self.follows[number] = tail.Follow(run_dir, lambda: sweep.alive(run_dir), bool(request.get("once")))
         for name, (offset, crc) in request["streams"].items():
             follow.add(str(name), int(offset), int(crc))
         return {}

@@ -9,7 +9,7 @@ KEPT = 256 * 1024
 
 
 class Result:
-    """How it ended: `code` is the exit status (negative for a signal), None after a timeout; text is decoded loosely."""
+    """How it ended: `code` is the exit status (negative: a signal), None after a timeout; text is decoded loosely."""
 
     def __init__(self, code: Optional[int], out: str, err: str, seconds: float) -> None:
         self.code = code

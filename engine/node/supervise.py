@@ -176,6 +176,7 @@ class Supervisor:
             text = "this Python cannot call prctl: ranks outlive a killed supervisor, escaped processes are swept late"
             self._journal.append("warning", text=text)
         env = {**os.environ, **secrets, sweep.MARKER: self._job.name, sweep.MARKER_DIR: self._run_dir}
+        env["RANKDECK_PROGRAM"] = sys.path[0]
         try:
             log = os.open(self._path("torchrun.log"), CREATE | os.O_APPEND, 0o600)
             try:

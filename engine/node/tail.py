@@ -65,9 +65,11 @@ class Stream:
 
 
 class Follow:
-    """A set of streams of one run folder. `alive` tells whether the supervisor's lock is held."""
+    """A set of streams of one run folder. `alive` tells whether the supervisor's lock is held; `once` reads what is
+    there now and waits for nothing."""
 
-    def __init__(self, run_dir: str, alive: Callable[[], bool]) -> None:
+    def __init__(self, run_dir: str, alive: Callable[[], bool], once: bool) -> None:
+        self.once = once
         self.run_dir = run_dir
         self.streams: Dict[str, Stream] = {}
         self.was_alive: Optional[bool] = None
@@ -96,7 +98,7 @@ class Follow:
                 stream.reset = False
         changed = alive if alive != self.was_alive else None
         self.was_alive = alive
-        if alive is False and not chunks:
+        if (alive is False or self.once) and not chunks:
             self.drained = True
             for stream in self.streams.values():
                 stream.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from engine.errors import ProfileError
 from engine.hosts import expand_names, fold
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 Data: TypeAlias = Any
 
+MAX_MISTAKES = 500
+
 _STEP = re.compile(r"([^.\[\]=]+)|\[([0-9]{1,6})\]")
+# What may stand without quotes wherever it is; the writer itself quotes `true`, `1` and the like.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_./]|--?[A-Za-z0-9])(?:[A-Za-z0-9_./~+=@% -]*[A-Za-z0-9_./~+=@%-])?", re.ASCII)
+_BLOCK = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?\n)+", re.ASCII)
 _FLOW_KEYS = frozenset({"args", "devices", "secrets", "extra"})
 
 
@@ -122,7 +128,9 @@ def _judged(value: Value, source: str, earlier: Sequence[str] = ()) -> Profile:
             reader.mistakes.append(Mistake(reader.place(path), path, text))
     if reader.mistakes or earlier:
         ordered = sorted(reader.mistakes, key=lambda mistake: mistake.place.line)
-        raise ProfileError(source, [*earlier, *map(str, ordered)])
+        said = [*earlier, *map(str, ordered)]
+        more = len(said) - MAX_MISTAKES
+        raise ProfileError(source, said if more <= 0 else [*said[:MAX_MISTAKES], f"and {more:,} more"])
     nodes = [msgspec.structs.replace(node, host=host) for node in profile.nodes for host in expand_names(node.host)]
     return msgspec.structs.replace(profile, nodes=tuple(nodes))
 
@@ -208,4 +216,8 @@ def styled(data: Data, key: str = "") -> Data:
         if key in _FLOW_KEYS:
             items.fa.set_flow_style()
         return items
+    if isinstance(data, str) and "\n" in data and _BLOCK.fullmatch(data):
+        return LiteralScalarString(data)
+    if isinstance(data, str) and not _PLAIN.fullmatch(data):
+        return DoubleQuotedScalarString(data)
     return data

@@ -95,7 +95,10 @@ class Reader:
         found: dict[str, Any] = {}
         for name, field in fields.items():
             at = _join(path, name)
-            if name in given and (field.required or not _is_null(given[name], field.type)):
+            if name in given and isinstance(field.type, inspect.StrType) and _is_null(given[name], field.type):
+                self.places[at] = given[name].place
+                found[name] = ""
+            elif name in given and (field.required or not _is_null(given[name], field.type)):
                 found[name] = self._read(given[name], field.type, at)
                 if at in self.broken and not field.required:
                     del found[name]

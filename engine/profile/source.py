@@ -99,7 +99,7 @@ def _utf8(data: bytes, source: str) -> str:
 def _syntax_mistake(error: MarkedYAMLError, text: str, source: str) -> str:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark is not None else 1
-    problem = " ".join(part for part in (error.context, error.problem) if part)
+    problem = " ".join(part for part in (error.context, error.problem) if part)[:200]
     lines = text.split("\n")
     written = lines[line - 1] if line <= len(lines) else ""
     hint = ""
@@ -131,7 +131,8 @@ class _Converter:
         if id(node) in self._open:
             self._mistake(place, "an alias that contains itself")
             return Text(place, "")
-        if str(node.tag) not in _TAGS:
+        # A tag that is written has a handle; one that the loader resolved has none.
+        if str(node.tag) not in _TAGS or node.ctag.handle is not None:
             self._mistake(place, f"the tag {str(node.tag)[:60]!r} is not read; remove it")
         self._open.add(id(node))
         value = self._parts(node, place)

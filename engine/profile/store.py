@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
 
 from engine.errors import ProfileError, RequestError
 from engine.hosts import expand_names
@@ -73,19 +74,22 @@ def _saved_text(target: Path, profile: Profile) -> str:
 
 
 def _updated(text: str, old: Profile, new: Profile) -> str:
-    """The user's own document with the differing parts replaced; where that goes wrong, whole sections are."""
+    """The user's own document with the differing parts replaced; where that goes wrong, whole sections are.
+
+    What comes out is read back: RequestError rather than a file that says something else.
+    """
     newline = "\r\n" if "\r\n" in text else "\n"
     yaml = _writer_like(text)
     for update in (_update_fields, _update_sections):
-        document = yaml.load(text.replace("\r\n", "\n"))
-        update(document, old, new)
-        stream = io.StringIO()
-        yaml.dump(document, stream)
-        updated = stream.getvalue().replace("\n", newline)
-        with contextlib.suppress(ProfileError):
+        with contextlib.suppress(YAMLError, ProfileError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            document = yaml.load(text.replace("\r\n", "\n"))
+            update(document, old, new)
+            stream = io.StringIO()
+            yaml.dump(document, stream)
+            updated = stream.getvalue().replace("\n", newline)
             if decode(updated, "") == new:
                 return updated
-    return to_yaml(new)
+    raise RequestError("this file's YAML cannot be changed in place", remedy="save under another name")
 
 
 def _writer_like(text: str) -> YAML:
@@ -128,14 +132,14 @@ def _update_key(target: CommentedMap, key: str, old: Any, new: Any) -> None:
             if name not in new:
                 inner.pop(name, None)
             elif old.get(name) != new[name]:
-                inner[name] = new[name]
+                inner[name] = styled(new[name])
     elif isinstance(inner, CommentedSeq) and isinstance(new, tuple):
         del inner[len(new) :]
         for i, item in enumerate(new):
             if i >= len(inner):
-                inner.append(item)
+                inner.append(styled(item))
             elif item != old[i]:
-                inner[i] = item
+                inner[i] = styled(item)
     else:
         target[key] = styled(sparse(new), key)
 

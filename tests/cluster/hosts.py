@@ -1,4 +1,4 @@
-"""Real hosts on one machine: own address, ports, hostname, process list, home, /tmp, sshd; and a hand on their switches.
+"""Real hosts on one machine: own address, ports, hostname, process list, home, /tmp, sshd; and a hand on each switch.
 
 What a host shares with the machine is what a node shares with its colleagues: the programs under /usr, the virtual
 environment and the repository, at the same paths, and the folder `Cluster.share`, which every host sees.
@@ -56,6 +56,14 @@ def obstacle() -> str:
     finally:
         quietly("ip", "netns", "del", trial)
     return ""
+
+
+class Inside(subprocess.Popen[bytes]):
+    """A program in a host. Signals go to the program, not to the nsenter that waits for it and ends as it ends."""
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            os.kill(child_of(self.pid) or self.pid, sig)
 
 
 class Host:
@@ -270,9 +278,9 @@ class Host:
         env: Mapping[str, str] | None = None,
         cwd: str = "",
         **popen: Any,
-    ) -> subprocess.Popen[bytes]:
+    ) -> Inside:
         """Start a program in the host and return at once; killing the Popen kills it, and so does `heal`."""
-        return subprocess.Popen(self._enter(argv, root=root, cwd=cwd, env=env), **popen)
+        return Inside(self._enter(argv, root=root, cwd=cwd, env=env), **popen)
 
     def mount(self, *argv: str) -> None:
         """`mount ARGV…` as root inside the host, such as a small tmpfs over the home: a full disk."""
@@ -288,7 +296,7 @@ class Host:
         self.mount("--bind", str(shared), str(self.home))
 
     def path(self, inside: str | os.PathLike[str] = "") -> Path:
-        """A path of the host (relative: to the login user's home) as the tests can open it; the home when it is off too."""
+        """A path of the host (relative: to the login user's home) as the tests can open it; off, its home alone."""
         target = self.home / inside
         if self._init:
             return Path(f"/proc/{self._init}/root", *target.parts[1:])
@@ -340,7 +348,7 @@ class Host:
     # Between tests.
 
     def heal(self, *, wait: float = 2.0) -> list[Process]:
-        """Make the host as new: its power on, its links plain, its home empty; the marked processes that it had to kill.
+        """Make the host as new: power on, links plain, home empty; returns the marked processes that it had to kill.
 
         Processes that carry the run marker get `wait` seconds to end by themselves.
         """
@@ -370,7 +378,7 @@ class Host:
 class Cluster:
     """Hosts node1, node2, … on one switch, the keys and the ssh config to reach them, and the way to remove it all.
 
-    user         the login user: `rank`, who is nobody on this machine; root where the repository is not readable to others
+    user         the login user: `rank`, who is nobody on this machine; root where others cannot read the repository
     home         the login user's home, one path, on every host another folder
     share        a folder that every host and the tests see at the same path (as NFS gives)
     ssh_config   for `ssh -F`, and what RANKDECK_SSH_CONFIG names

@@ -104,7 +104,7 @@ class Network:
         command("ip", "-n", self.switch, "link", "set", f"{host}.{nic}", "up" if up else "down")
 
     def disconnect(self, host: str) -> None:
-        """Remove a host's cables, then its namespace with every socket in it: nothing more leaves it, no FIN, no RST."""
+        """Remove a host's cables, then its namespace with every socket in it: no FIN, no RST leaves it."""
         for nic in range(len(self.bridges)):
             quietly("ip", "-n", self.switch, "link", "del", f"{host}.{nic}")
         quietly("ip", "netns", "del", self.netns(host))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process of a host. `pid` and `parent` count as the host does; `outer` is its pid on the machine of the tests."""
+    """A process of a host. `pid` and `parent` count as the host does; `outer` is the pid on the machine of the tests."""
 
     pid: int
     cmdline: tuple[str, ...]
@@ -23,7 +23,8 @@ class Process(NamedTuple):
         return self.environ.get("RANKDECK_JOB", "")
 
     def __repr__(self) -> str:
-        return f"<{self.pid} {self.state} {' '.join(self.cmdline)[:120] or self.name}{' of ' + self.job if self.job else ''}>"
+        job = f" of {self.job}" if self.job else ""
+        return f"<{self.pid} {self.state} {' '.join(self.cmdline)[:120] or self.name}{job}>"
 
 
 def _status(folder: Path) -> dict[str, str]:

@@ -26,7 +26,7 @@ import os, torch, torch.distributed as dist
 dist.init_process_group("gloo")
 value = torch.tensor([float(dist.get_rank())])
 dist.all_reduce(value)
-line = f"rank {dist.get_rank()} of {dist.get_world_size()} on {os.uname().nodename}: sum {value.item():.0f}\n"
+line = f"rank {dist.get_rank()} of {dist.get_world_size()} on {os.uname().nodename}: sum {value.item():.0f}\\n"
 os.write(1, line.encode())
 dist.destroy_process_group()
 """

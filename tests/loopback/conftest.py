@@ -1,8 +1,8 @@
 """Fixtures of the loopback tier: real sshd on 127.0.0.x, no root needed.
 
-    lab      function   a client's key, known_hosts and ssh_config, and `lab.sshd(...)` for servers
-    sshd     function   one server, known to the client
-    client   function   an SshClient that reads the lab's ssh_config, with timeouts of about a second
+lab      function   a client's key, known_hosts and ssh_config, and `lab.sshd(...)` for servers
+sshd     function   one server, known to the client
+client   function   an SshClient that reads the lab's ssh_config, with timeouts of about a second
 """
 
 from __future__ import annotations

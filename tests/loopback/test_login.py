@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from engine.errors import AuthenticationFailed, MachineError, RequestError, Unreachable
 from engine.ssh import SshClient, Timeouts
+from tests.loopback.programs import output
 from tests.loopback.sshd import keygen, public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from engine.transport import Transport
     from tests.loopback.sshd import Lab, Sshd
 
+RELAY = """
+import socket, sys, threading
+print("noise", file=sys.stderr, flush=True)
+there = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def copy(take, give):
+    while data := take(65536):
+        give(data)
+def here(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+threading.Thread(target=copy, args=(sys.stdin.buffer.read1, there.sendall), daemon=True).start()
+copy(there.recv, here)
+"""
 QUICK = Timeouts(connect=1.0, login=10.0, pause=0.2)
 
 
@@ -35,18 +48,6 @@ class Answering:
         self.asked.append(path)
         await asyncio.sleep(0)
         return self.passphrase_known
-
-
-async def output(transport: Transport, command: str) -> bytes:
-    link = await transport.open(command)
-    data = b"".join([chunk async for chunk in chunks(link)])
-    await link.close()
-    return data
-
-
-async def chunks(link):  # type: ignore[no-untyped-def]
-    while data := await link.receive():
-        yield data
 
 
 async def test_an_alias_takes_host_port_and_user_from_the_ssh_config(lab: Lab, client: SshClient) -> None:
@@ -131,9 +132,7 @@ async def test_a_declined_passphrase_is_not_asked_for_again(lab: Lab, sshd: Sshd
 
 async def test_a_user_certificate_beside_the_key_is_offered(lab: Lab, client: SshClient) -> None:
     authority = keygen(lab.folder / "user_ca")
-    subprocess.run(
-        ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", lab.user, f"{lab.key}.pub"], check=True
-    )
+    subprocess.run(["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", lab.user, f"{lab.key}.pub"], check=True)
     with lab.sshd(TrustedUserCAKeys=f"{authority}.pub") as sshd:
         (sshd.folder / "authorized_keys").write_text("")
         transport = await client.connect("127.0.0.1", port=sshd.port)
@@ -198,9 +197,12 @@ async def test_a_jump_host_behind_itself_is_a_mistake_of_the_configuration(lab: 
         await client.connect("gpu01")
 
 
-@pytest.mark.skipif(shutil.which("nc") is None, reason="needs nc")
-async def test_a_proxy_command_is_run(lab: Lab, sshd: Sshd, client: SshClient) -> None:
-    lab.alias("gpu01", sshd, "ProxyCommand echo noise >&2; nc %h %p")
+async def test_a_proxy_command_is_run_and_its_noise_on_stderr_does_no_harm(
+    lab: Lab, sshd: Sshd, client: SshClient
+) -> None:
+    relay = lab.folder / "relay.py"
+    relay.write_text(RELAY)
+    lab.alias("gpu01", sshd, f"ProxyCommand {sys.executable} {relay} %h %p")
     transport = await client.connect("gpu01")
     assert await output(transport, "echo in") == b"in\n"
 

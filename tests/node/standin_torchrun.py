@@ -55,8 +55,8 @@ def main() -> int:
             time.sleep(0.1)
             for local_rank, worker in enumerate(workers):
                 if worker.poll():
-                    told = (worker.returncode, local_rank, worker.pid)
-                    print("failed (exitcode: %s) local_rank: %s (pid: %s) of binary: x" % told, flush=True)
+                    ending = f"exitcode: {worker.returncode}"
+                    print(f"failed ({ending}) local_rank: {local_rank} (pid: {worker.pid}) of binary: x", flush=True)
                     close(workers)
                     return 1
     except Ended:

@@ -86,7 +86,7 @@ def test_the_answer_does_not_wait_for_the_job(launch: Launch) -> None:
 def test_the_supervisor_has_no_terminal_no_descriptor_of_its_starter_and_its_own_session(launch: Launch) -> None:
     pid = launch.start("exec sleep 60")["pid"]
     deadline = time.monotonic() + 5
-    while any(os.readlink(f"/proc/{pid}/fd/{fd}") != "/dev/null" for fd in (0, 1, 2)):
+    while any(Path(f"/proc/{pid}/fd/{fd}").readlink() != Path(os.devnull) for fd in (0, 1, 2)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     found = proc.stat(pid)

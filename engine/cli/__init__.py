@@ -1,0 +1,55 @@
+"""The headless front end: stdout carries the answer, stderr everything for the human, the exit code the verdict."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from engine.cli.arguments import parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": ("watching", "demo"),
+    "check": ("preflight", "check"),
+    "print": ("preflight", "show_plan"),
+    "launch": ("watching", "launch"),
+    "attach": ("watching", "attach"),
+    "runs": ("history", "list_runs"),
+    "stop": ("history", "stop"),
+    "logs": ("history", "logs"),
+    "pull": ("history", "pull"),
+    "reap": ("history", "reap"),
+    "metrics": ("files", "metrics"),
+    "profiles": ("files", "profiles"),
+    "completion": ("files", "completion"),
+}
+"""Where each command is: module of this package, function (options -> exit code). Loaded when it is asked for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code (`engine.errors`)."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.command is None:
+        top.print_help()
+        return 0
+    from engine.errors import EXIT_INTERRUPTED, RankdeckError
+
+    module, function = COMMANDS[options.command]
+    try:
+        code: int = getattr(importlib.import_module(f"engine.cli.{module}"), function)(options)
+        sys.stdout.flush()
+        return code
+    except RankdeckError as error:
+        print(f"rankdeck: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,137 @@
+"""The command line, declared. Nothing heavier than argparse is imported, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+
+from engine import __version__
+
+EXITS = """exit codes: 0 the job succeeded · 1 the job failed · 2 the request is wrong (profile, flags) ·
+3 preflight found an error, nothing was started · 4 a machine or network let us down · 130 interrupted"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line of `rankdeck`."""
+    top = argparse.ArgumentParser(
+        prog="rankdeck",
+        description="From a list of hosts to a watched multi-node training run.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"rankdeck {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EXITS)
+
+    demo = command("demo", "train a small GPT on two nodes × two ranks on this machine, watched")
+    demo.add_argument("--steps", type=int, default=60, metavar="N", help="optimiser steps (default 60)")
+    output(demo)
+
+    check = command("check", "preflight only: ask every node, judge, start nothing")
+    profile(check)
+    skips(check)
+    check.add_argument("--json", action="store_true", help="a JSON object a finding on stdout")
+
+    show = command("print", "print what would run, byte for byte; start nothing")
+    profile(show)
+    show.add_argument("--format", choices=("shell", "json"), default="shell", help="shell (default) or json")
+    show.add_argument("--resolve", action="store_true", help="ask the nodes for what the profile leaves to be found")
+
+    launch = command("launch", "preflight, launch, watch; the run goes on when you leave")
+    profile(launch)
+    skips(launch)
+    launch.add_argument("--detach", action="store_true", help="start it, print the name of the run, leave")
+    output(launch)
+
+    attach = command("attach", "watch a running or finished run")
+    run(attach, optional=True)
+    output(attach)
+
+    runs = command("runs", "list the runs that this machine knows")
+    runs.add_argument("--json", action="store_true", help="a JSON object a run on stdout")
+
+    stop = command("stop", "stop a run on every node and prove that nothing is left")
+    run(stop)
+    stop.add_argument("--json", action="store_true", help="a JSON object a node on stdout")
+    stop.add_argument(
+        "--grace", type=seconds, default=35.0, metavar="S", help="seconds between SIGTERM and SIGKILL (default 35)"
+    )
+
+    logs = command("logs", "print the logs of a run: one rank byte for byte, or all with a prefix")
+    run(logs, optional=True)
+    logs.add_argument("--rank", type=int, metavar="R", help="this rank only, byte for byte when stdout is no terminal")
+    logs.add_argument("--stderr", action="store_true", help="stderr instead of stdout")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the run ends")
+
+    pull = command("pull", "fetch every byte of a run's logs and journals")
+    run(pull)
+    pull.add_argument("directory", nargs="?", metavar="DIR", help="copy them there too")
+    pull.add_argument("--json", action="store_true", help="a JSON object a file on stdout")
+
+    reap = command("reap", "find and remove what earlier runs of ours left on the nodes")
+    profile(reap)
+    reap.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    reap.add_argument("--json", action="store_true", help="a JSON object a process on stdout")
+
+    metrics = command("metrics", "read loss, step time and throughput out of training logs")
+    metrics.add_argument("files", nargs="+", metavar="FILE", help="a log file, or - for stdin")
+    metrics.add_argument("--json", action="store_true", help="a JSON object a line on stdout")
+    metrics.add_argument(
+        "--pattern", metavar="REGEX", help="a regular expression of yours with named groups (step, loss …)"
+    )
+
+    profiles = command("profiles", "the YAML profiles: list, show, validate")
+    verbs = profiles.add_subparsers(dest="verb", metavar="list|show|validate")
+    listing = verbs.add_parser("list", help="every profile, and where it comes from")
+    listing.add_argument("--json", action="store_true", help="a JSON object a profile on stdout")
+    shown = verbs.add_parser("show", help="a profile as Rankdeck understands it, defaults left out")
+    shown.add_argument("profile", metavar="PROFILE")
+    shown.add_argument("--json", action="store_true", help="JSON, defaults included")
+    validate = verbs.add_parser("validate", help="every mistake of these profiles")
+    validate.add_argument("profiles", nargs="+", metavar="PROFILE")
+    validate.add_argument("--json", action="store_true", help="a JSON object a profile on stdout")
+
+    completion = command("completion", 'print the completion script for a shell: eval "$(rankdeck completion bash)"')
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    return top
+
+
+def profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("profile", metavar="PROFILE", help="a profile's name or path")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change one key of the profile, for example batch.per_device=8 (repeatable)",
+    )
+
+
+def run(command: argparse.ArgumentParser, optional: bool = False) -> None:
+    text = "a run's name or its beginning, or its profile's name"
+    if optional:
+        command.add_argument("run", nargs="?", default="", metavar="RUN", help=f"{text} (default: the newest)")
+    else:
+        command.add_argument("run", metavar="RUN", help=text)
+
+
+def skips(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--skip", action="append", default=[], metavar="CHECK", help="leave out one preflight check, by id (repeatable)"
+    )
+
+
+def output(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--plain", action="store_true", help="text: each log line with its rank and node (the default)")
+    group.add_argument("--json", action="store_true", help="the events, a JSON object a line on stdout")
+
+
+def seconds(text: str) -> float:
+    """A duration for argparse: 0 to a day."""
+    value = float(text)
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError("between 0 and 86400 seconds")
+    return value

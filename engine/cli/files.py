@@ -1,0 +1,132 @@
+"""`metrics`, `profiles` and `completion`: files of this machine, no node asked."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from engine import profile, shelf
+from engine.cli.asking import emit, say, show_table
+from engine.errors import (
+    EXIT_OK,
+    EXIT_REQUEST,
+    ProfileError,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from engine.cli.plain import JsonLines, Plain
+
+    View = Plain | JsonLines
+
+
+def metrics(options: Namespace) -> int:
+    import re
+
+    from engine.node.metrics import read_file
+
+    if options.pattern is not None:
+        try:
+            re.compile(options.pattern)
+        except re.error as error:
+            raise RequestError(f"--pattern is not a regular expression: {error}") from None
+    found = 0
+    for name in options.files:
+        try:
+            for metric in read_file("/dev/stdin" if name == "-" else name, options.pattern):
+                found += 1
+                if options.json:
+                    emit({"file": name, **metric})
+                else:
+                    fields = "  ".join(f"{k} {show_number(v)}" for k, v in metric.items() if k not in ("line", "extra"))
+                    print(f"{name}:{metric['line']}: {fields}")
+        except OSError as error:
+            raise RequestError(f"{name}: {error.strerror}") from None
+    if not found:
+        say("no metrics found; a --pattern with named groups reads any format: --pattern 'step (?P<step>\\d+) …'")
+    return EXIT_OK
+
+
+def show_number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def profiles(options: Namespace) -> int:
+    verb = options.verb or "list"
+    return PROFILE_VERBS[verb](options)
+
+
+def profiles_list(options: Namespace) -> int:
+    shelved = shelf.listing()
+    as_json = getattr(options, "json", False)
+    for entry in shelved if as_json else ():
+        emit(
+            {
+                "name": entry.name,
+                "path": str(entry.path),
+                "origin": entry.origin,
+                "error": entry.error.text if entry.error else None,
+                "shadowed_by": str(entry.shadowed_by) if entry.shadowed_by else None,
+            }
+        )
+    if as_json:
+        return EXIT_OK
+    rows = []
+    for entry in shelved:
+        note = ""
+        if entry.error:
+            note = f"{len(entry.error.mistakes)} mistake(s): rankdeck profiles validate {entry.path}"
+        elif entry.shadowed_by:
+            note = f"hidden by {entry.shadowed_by}"
+        rows.append((entry.name, entry.origin, note))
+    if rows:
+        show_table(("NAME", "FROM", ""), rows)
+    else:
+        say(f"no profiles in {' or '.join(origin for origin, _ in shelf.folders())}")
+    return EXIT_OK
+
+
+def profiles_show(options: Namespace) -> int:
+    asked = profile.load(shelf.find(options.profile))
+    if options.json:
+        emit(asked)
+    else:
+        sys.stdout.write(profile.to_yaml(asked))
+    return EXIT_OK
+
+
+def profiles_validate(options: Namespace) -> int:
+    code = EXIT_OK
+    for name in options.profiles:
+        mistakes: list[str] = []
+        try:
+            profile.load(shelf.find(name))
+        except ProfileError as error:
+            mistakes = error.mistakes
+            if not options.json:
+                say(str(error))
+        if options.json:
+            emit({"profile": name, "mistakes": mistakes})
+        elif not mistakes:
+            print(f"{name}: no mistakes")
+        code = EXIT_REQUEST if mistakes else code
+    return code
+
+
+def completion(options: Namespace) -> int:
+    import shtab
+
+    from engine.cli.arguments import parser
+
+    print(shtab.complete(parser(), options.shell))
+    return EXIT_OK
+
+
+PROFILE_VERBS: dict[str, Callable[[Namespace], int]] = {
+    "list": profiles_list,
+    "show": profiles_show,
+    "validate": profiles_validate,
+}

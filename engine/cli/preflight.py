@@ -1,0 +1,86 @@
+"""`check` and `print`: what would happen, without starting anything."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from engine import launchers, runs
+from engine.cli.asking import Terminal, asked_profile, emit, run_async
+from engine.errors import (
+    EXIT_OK,
+    EXIT_PREFLIGHT,
+)
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
+
+    from engine.check import Checked
+    from engine.cli.plain import JsonLines, Plain
+    from engine.profile import Profile
+    from engine.transport import Connector
+
+    View = Plain | JsonLines
+
+
+async def checked(asked: Profile, connector: Connector, skip: Iterable[str]) -> Checked:
+    from engine.check import check as ask_nodes
+    from engine.fleet import Fleet
+
+    return await ask_nodes(asked, Fleet(asked.nodes, asked.state_dir, connector, Terminal().accept), tuple(skip))
+
+
+def check(options: Namespace) -> int:
+    asked = asked_profile(options)
+
+    async def work(connector: Connector) -> int:
+        from engine.fleet import close_all
+
+        found = await checked(asked, connector, options.skip)
+        await close_all(found.conversations)
+        for finding in found.findings:
+            if options.json:
+                emit(finding)
+        if not options.json:
+            show_findings(found, everything=True)
+        return EXIT_PREFLIGHT if found.errors else EXIT_OK
+
+    return run_async(work)
+
+
+def show_findings(found: Checked, everything: bool) -> None:
+    """Findings for a human: errors and warnings with evidence and remedy; with `everything` the matrix too."""
+    from engine.preflight import matrix
+
+    if everything:
+        sys.stdout.write(matrix(found.profile, found.findings))
+    out = sys.stdout if everything else sys.stderr
+    for finding in found.findings:
+        if finding.severity == "ok" or (finding.severity == "info" and not everything):
+            continue
+        where = f"{finding.host}: " if finding.host else ""
+        print(f"{finding.severity} [{finding.check}] {where}{finding.text}", file=out)
+        for line in finding.evidence:
+            print(f"    {line}", file=out)
+        if finding.remedy:
+            print(f"    remedy: {finding.remedy}", file=out)
+
+
+def show_plan(options: Namespace) -> int:
+    asked = asked_profile(options)
+    launcher = launchers.find(asked.launcher)
+    run = runs.new_name(asked.name)
+    if not options.resolve:
+        sys.stdout.write(launcher.render(launcher.make_plan(asked, run), options.format))
+        return EXIT_OK
+
+    async def work(connector: Connector) -> int:
+        from engine.fleet import close_all
+
+        found = await checked(asked, connector, ())
+        await close_all(found.conversations)
+        sys.stdout.write(launcher.render(found.plan(run), options.format))
+        return EXIT_OK
+
+    return run_async(work)

@@ -1,0 +1,150 @@
+"""`launch`, `attach` and `demo`: a run, watched to its end or left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+from engine import plan, runs
+from engine.cli.asking import Terminal, asked_profile, run_async, say
+from engine.cli.plain import JsonLines, Plain, progress
+from engine.cli.preflight import checked, show_findings
+from engine.errors import (
+    EXIT_JOB_FAILED,
+    EXIT_OK,
+    EXIT_PREFLIGHT,
+)
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
+
+    from engine.conversation import Conversation
+    from engine.profile import Profile
+    from engine.runs import RunFolder
+    from engine.session import Session
+    from engine.state import RunState
+    from engine.transport import Connector
+
+    View = Plain | JsonLines
+
+
+REPLAY = 4096
+"""Bytes of each log that `attach` shows again, so that a returning user sees where the run is."""
+
+
+def view(options: Namespace) -> View:
+    return JsonLines() if options.json else Plain()
+
+
+def launch(options: Namespace) -> int:
+    return start(asked_profile(options), options.skip, view(options), detach=options.detach, stop_on_leave=False)
+
+
+def demo(options: Namespace) -> int:
+    from engine.demo import demo_profile
+
+    asked = demo_profile(options.steps)
+    return start(asked, (), view(options), detach=False, stop_on_leave=True)
+
+
+def start(asked: Profile, skip: Iterable[str], viewer: View, *, detach: bool, stop_on_leave: bool) -> int:
+    """Preflight, launch, then watch like any other viewer."""
+
+    async def work(connector: Connector) -> int:
+        from engine.fleet import close_all
+        from engine.session import Session, secret_values
+
+        secret_values(asked, os.environ)
+        viewer.say(f"preflight on {len(asked.nodes)} node(s) …")
+        found = await checked(asked, connector, skip)
+        try:
+            show_findings(found, everything=False)
+            if found.errors:
+                say(f"rankdeck: preflight found {len(found.errors)} error(s); nothing was started")
+                return EXIT_PREFLIGHT
+            made = found.plan(runs.new_name(asked.name))
+            session, conversations = await Session.launch(found, made, connector, viewer, Terminal().accept)
+        except BaseException:
+            await close_all(found.conversations)
+            raise
+        viewer.say(f"run {made.run}: {made.world_size} ranks on {len(made.nodes)} node(s){batch_words(made)}")
+        if detach:
+            await close_all(conversations)
+            session.summarise()
+            print(made.run)
+            return EXIT_OK
+        return await watched(session, viewer, conversations, stop_on_leave)
+
+    return run_async(work)
+
+
+def batch_words(made: plan.Plan) -> str:
+    if made.global_batch is None:
+        return ""
+    return f", global batch {made.global_batch}" + (f", lr {made.lr:.6g}" if made.lr is not None else "")
+
+
+def attach(options: Namespace) -> int:
+    folder = runs.find(options.run)
+    viewer = view(options)
+
+    async def work(connector: Connector) -> int:
+        session = opened(folder, connector, viewer)
+        session.replay = REPLAY
+        viewer.say(f"run {folder.run}")
+        return await watched(session, viewer, None, stop_on_leave=False)
+
+    return run_async(work)
+
+
+def opened(folder: RunFolder, connector: Connector, viewer: View) -> Session:
+    from engine.session import Session
+
+    session = Session(folder, connector, viewer, Terminal().accept)
+    viewer.session = session
+    return session
+
+
+async def watched(
+    session: Session, viewer: View, conversations: dict[int, Conversation] | None, stop_on_leave: bool
+) -> int:
+    """Watch to the end; the job's exit code. Ctrl-C leaves the run alone, or stops it where it is nobody else's."""
+    viewer.session = session
+    if isinstance(viewer, Plain):
+        session.wants = lambda node_rank, stream: True
+    try:
+        state = await session.watch(conversations)
+    except asyncio.CancelledError:
+        viewer.flush()
+        session.summarise()
+        run = session.folder.run
+        if stop_on_leave:
+            viewer.say("stopping …")
+            await session.stop_now(5.0)
+        else:
+            viewer.say(
+                f"left; the run goes on\n  watch it again: rankdeck attach {run}\n  stop it: rankdeck stop {run}"
+            )
+        raise
+    viewer.flush()
+    return report(session, state, viewer)
+
+
+def report(session: Session, state: RunState, viewer: View) -> int:
+    """The end of a run in words, and its exit code."""
+    viewer.say(progress(state, state.ended.t if state.ended is not None else time.time()))
+    for problem in session.problems:
+        viewer.say(problem)
+    if state.outcome == "succeeded":
+        return EXIT_OK
+    verdict = state.verdict()
+    if state.outcome == "failed" and verdict is not None:
+        viewer.say(f"first failure: {verdict.text}" + ("" if verdict.sure else " (perhaps itself a victim)"))
+        for line in verdict.evidence:
+            viewer.say(f"    {line}")
+        rank = f" --rank {verdict.rank} --stderr" if verdict.rank is not None and verdict.rank >= 0 else ""
+        viewer.say(f"  read on: rankdeck logs {session.folder.run}{rank}")
+    return EXIT_JOB_FAILED

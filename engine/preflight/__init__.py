@@ -1,0 +1,32 @@
+"""Preflight: what was observed on every node, judged by a table of pure checks before anything starts.
+
+`ask` says what to look at on a node, `read` types the answer, `judge` finds what is wrong, and `node_facts` hands what
+a plan leaves open to `engine.plan.make_plan`. Every module of this package may hold checks; they register themselves.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from engine.preflight.facts import ask, node_facts
+from engine.preflight.findings import CHECKS, Check, Finding, Observations, Severity, check, judge
+from engine.preflight.observation import Observation, read
+
+# The order of a launch, which is the order in which the findings are worth reading; a new module comes after these.
+_ORDER = ("reach", "program", "devices", "ports", "addresses", "jobs")
+_found = [module.name for module in iter_modules(__path__)]
+for _name in sorted(_found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
+    import_module(f"{__name__}.{_name}")
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Observation",
+    "Observations",
+    "Severity",
+    "ask",
+    "check",
+    "judge",
+    "node_facts",
+    "read",
+]

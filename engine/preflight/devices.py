@@ -1,0 +1,138 @@
+"""GPUs: enough of them, free, and with a driver that answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.preflight.findings import Note, Seen, check, error, info, ranks_text, warning
+from engine.text import clean_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.preflight.observation import Gpu, Observation
+    from engine.profile import Node
+
+BUSY_MIB = 1024
+"""Memory in use beyond this, with no process to show for it, is somebody's; a driver at rest keeps less."""
+
+
+@check("devices.driver")
+def driver(seen: Seen) -> Iterator[Note]:
+    """The NVIDIA driver answers wherever there is a card."""
+    for rank, node, observed in seen.nodes():
+        gpus = observed.gpus
+        remedy = "reload the driver or reboot the node, then see that nvidia-smi answers there"
+        if gpus.error and gpus.tool and not gpus.cards and _no_driver(gpus.error):
+            continue  # nvidia-smi comes with many container images: no card, no driver, no trouble
+        if gpus.error:
+            evidence = clean_lines(gpus.error, 3)
+            yield error(rank, "nvidia-smi fails: the GPUs cannot be used", evidence=evidence, remedy=remedy)
+        elif gpus.cards and not gpus.gpus:
+            missing = "finds none" if gpus.tool else "is not installed"
+            text = f"the machine has {gpus.cards} NVIDIA cards, and nvidia-smi {missing}"
+            # A number of ranks may be meant for the CPU, beside a card that only drives a screen.
+            note = error if node.devices or node.gpus == "auto" else warning
+            yield note(rank, text, remedy=remedy)
+
+
+@check("devices.enough")
+def enough(seen: Seen) -> Iterator[Note]:
+    """Every rank has a GPU of its own, or none of them has one."""
+    looked = [(rank, node, o) for rank, node, o in seen.nodes() if not o.gpus.error or _no_driver(o.gpus.error)]
+    bare = [rank for rank, _, o in looked if not o.gpus.gpus]
+    if looked and len(bare) == len(looked):
+        for rank, node, _ in looked:
+            if node.devices:
+                remedy = f"--set nodes[{rank}].devices=[]"
+                yield error(rank, "devices are picked, and this node has no GPU", remedy=remedy)
+        if not any(node.devices for _, node, _ in looked):
+            yield info(None, "no GPUs on any node: the ranks run on the CPU, with gloo")
+        return
+    for rank, node, observed in looked:
+        yield from _enough_on(rank, node, observed)
+    yield from _shared(looked)
+
+
+def _enough_on(rank: int, node: Node, observed: Observation) -> Iterator[Note]:
+    gpus = observed.gpus
+    if not gpus.gpus:
+        yield error(
+            rank,
+            "no GPU here, and other nodes have some: NCCL needs one for every rank",
+            remedy="take this node out of the profile, or see why nvidia-smi finds nothing there",
+        )
+        return
+    there = {gpu.index for gpu in gpus.gpus}
+    missing = [index for index in node.devices if index not in there]
+    if missing:
+        yield error(
+            rank,
+            f"GPU {', '.join(map(str, missing))} is picked, and the node has {_indices(gpus.gpus)}",
+            remedy=f"pick others: --set nodes[{rank}].devices=[…]",
+        )
+    elif not node.devices and node.gpus != "auto" and node.gpus > len(gpus.usable):
+        hidden = f" (CUDA_VISIBLE_DEVICES={gpus.visible} hides others)" if len(gpus.usable) < len(gpus.gpus) else ""
+        yield error(
+            rank,
+            f"{node.gpus} ranks want a GPU each, and {len(gpus.usable)} can be used{hidden}",
+            remedy=f"--set nodes[{rank}].gpus={max(len(gpus.usable), 1)}",
+        )
+
+
+def _shared(looked: list[tuple[int, Node, Observation]]) -> Iterator[Note]:
+    """Two nodes of the profile may be one machine; NCCL refuses one GPU for two ranks."""
+    users: dict[str, list[int]] = {}
+    for rank, node, observed in looked:
+        for gpu in _taken(node, observed):
+            users.setdefault(gpu.uuid, []).append(rank)
+    shared = {uuid: ranks for uuid, ranks in users.items() if uuid and len(ranks) > 1}
+    if shared:
+        ranks = sorted({rank for group in shared.values() for rank in group})
+        yield error(
+            None,
+            f"{ranks_text(ranks)} are one machine and would use the same GPUs",
+            evidence=[f"{uuid}: {ranks_text(group)}" for uuid, group in list(shared.items())[:8]],
+            remedy=f"pick others for each: --set nodes[{ranks[0]}].devices=[…], or list the machine once",
+        )
+
+
+@check("devices.busy")
+def busy(seen: Seen) -> Iterator[Note]:
+    """Nobody else uses the GPUs."""
+    for rank, node, observed in seen.nodes():
+        evidence, ours = [], False
+        for gpu in _taken(node, observed):
+            users = [p for p in observed.gpus.processes if p.uuid == gpu.uuid]
+            for process in users:
+                ours = ours or bool(process.job)
+                size = "" if process.used is None else f", {process.used} MiB"
+                run = f", from the run {process.job}" if process.job else ""
+                evidence.append(f"GPU {gpu.index}: {process}{size}{run}: {process.cmd[:120]}".rstrip(": "))
+            if not users and gpu.used is not None and gpu.used > BUSY_MIB:
+                evidence.append(f"GPU {gpu.index}: {gpu.used} MiB in use, and no process in sight")
+        if evidence:
+            remedy = "rankdeck reap PROFILE ends what earlier runs left" if ours else ""
+            pick = f"wait, or pick free GPUs: --set nodes[{rank}].devices=[…]"
+            yield warning(rank, "GPUs are in use", evidence=evidence[:16], remedy=remedy or pick)
+
+
+def _taken(node: Node, observed: Observation) -> tuple[Gpu, ...]:
+    """The GPUs that the ranks of a node would use."""
+    if node.devices:
+        return tuple(gpu for gpu in observed.gpus.gpus if gpu.index in node.devices)
+    return observed.gpus.usable[: _ranks(node, observed)]
+
+
+def _ranks(node: Node, observed: Observation) -> int:
+    if node.devices:
+        return len(node.devices)
+    return len(observed.gpus.usable) if node.gpus == "auto" else node.gpus
+
+
+def _indices(gpus: tuple[Gpu, ...]) -> str:
+    return "GPU " + ", ".join(str(gpu.index) for gpu in gpus)
+
+
+def _no_driver(text: str) -> bool:
+    return "couldn't communicate with the NVIDIA driver" in text or "libnvidia-ml.so" in text

@@ -1,0 +1,251 @@
+"""What one node's probe answered, typed: decoded once, sanitised once, and bounded in size.
+
+Unknown fields are passed over, so that a newer program on a node can say more. Every part has an `error`: "" unless the
+node could not look at it, and then the rest of that part is at its defaults.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import NodeRefused
+from engine.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SIZE_LIMIT = 1 << 20
+DEPTH_LIMIT = 12
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Words = Annotated[tuple[str, ...], Meta(max_length=1024)]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The state folder; `free` in bytes, None where it cannot be told."""
+
+    path: str = ""
+    writable: bool = False
+    error: str = ""
+    free: Count | None = None
+    inodes: Count | None = None
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine and the account; `memory` in bytes, `time` in unix seconds."""
+
+    error: str = ""
+    hostname: str = ""
+    kernel: str = ""
+    boot: str = ""
+    python: str = ""
+    uid: int = -1
+    user: str = ""
+    home: str = ""
+    shell: str = ""
+    cpu_count: Count = 0
+    memory: Count = 0
+    time: float = 0.0
+    state: State = State()
+
+
+class Python(msgspec.Struct, frozen=True, kw_only=True):
+    """The launch's own environment; `code` is the exit status of a step that failed, `output` what it printed."""
+
+    error: str = ""
+    workdir: str = ""
+    workdir_ok: bool = False
+    activated: bool = False
+    code: int | None = None
+    timed_out: bool = False
+    output: str = ""
+    cwd: str = ""
+    python: str = ""
+    python_version: str = ""
+    torch: str = ""
+    cuda: str = ""
+    torchrun: str = ""
+    torchrun_flags: Words = ()
+    nccl: str = ""
+    xtuner: str = ""
+    xtuner_command: str = ""
+    set: dict[str, str] = {}
+
+    @property
+    def looked(self) -> bool:
+        """Whether Python came up after the activation, so that an empty field means "not there"."""
+        return self.activated and not self.error
+
+
+class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The entry script, config, module or command; `sha256` is "" where it is not compared."""
+
+    error: str = ""
+    kind: str = ""
+    path: str = ""
+    exists: bool = False
+    is_file: bool = False
+    size: Count | None = None
+    sha256: str = ""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody's process; `job` is "RUN/nK" if it belongs to a run of ours. None and "" where the node may not look."""
+
+    pid: int | None = None
+    user: str = ""
+    comm: str = ""
+    cmd: str = ""
+    job: str = ""
+
+    def __str__(self) -> str:
+        name = self.comm or "a process"
+        parts = [name if self.pid is None else f"{name} (pid {self.pid})"]
+        if self.user:
+            parts.append(f"of {self.user}")
+        return " ".join(parts)
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU; memory in MiB."""
+
+    index: Count
+    uuid: str = ""
+    name: str = ""
+    total: Count | None = None
+    used: Count | None = None
+    driver: str = ""
+
+
+class GpuProcess(Process, frozen=True, kw_only=True):
+    """A process on a GPU; `used` in MiB."""
+
+    uuid: str = ""
+    used: Count | None = None
+
+
+class Gpus(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs; `cards` counts NVIDIA controllers on the PCI bus, `visible` is CUDA_VISIBLE_DEVICES of the launch."""
+
+    error: str = ""
+    tool: str = ""
+    cards: Count = 0
+    visible: str | None = None
+    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=256)] = ()
+    processes: Annotated[tuple[GpuProcess, ...], Meta(max_length=4096)] = ()
+
+    @property
+    def usable(self) -> tuple[Gpu, ...]:
+        """The GPUs that CUDA_VISIBLE_DEVICES leaves; as CUDA reads it, the list ends at the first unknown entry."""
+        if self.visible is None:
+            return self.gpus
+        left: list[Gpu] = []
+        for word in self.visible.split(","):
+            name = word.strip()
+            match = [g for g in self.gpus if name and (str(g.index) == name or g.uuid.startswith(name))]
+            if len(match) != 1 or match[0] in left:
+                break
+            left.append(match[0])
+        return tuple(left)
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    up: bool = True
+    loopback: bool = False
+    bridge: bool = False
+    ipv4: Words = ()
+    ipv6: Words = ()
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to a name: what it resolves to here, and the local address and interface that a packet leaves by."""
+
+    to: str
+    ips: Words = ()
+    error: str = ""
+    source: str = ""
+    interface: str = ""
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    error: str = ""
+    interfaces: Annotated[tuple[Interface, ...], Meta(max_length=4096)] = ()
+    hostname: str = ""
+    hostname_ips: Words = ()
+    hostname_error: str = ""
+    default_interface: str = ""
+    routes: Annotated[tuple[Route, ...], Meta(max_length=256)] = ()
+
+
+class AskedPort(msgspec.Struct, frozen=True, kw_only=True):
+    port: int
+    free: bool
+    error: str = ""
+    holder: Process | None = None
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """`ephemeral` is the range that the kernel hands out to outgoing connections."""
+
+    error: str = ""
+    asked: Annotated[tuple[AskedPort, ...], Meta(max_length=256)] = ()
+    free_ports: Annotated[tuple[Port, ...], Meta(max_length=256)] = ()
+    ephemeral: tuple[Port, Port] | None = None
+
+
+class Job(Process, frozen=True, kw_only=True):
+    """A process of an earlier run of ours."""
+
+    why: str = ""
+
+
+class Jobs(msgspec.Struct, frozen=True, kw_only=True):
+    error: str = ""
+    found: Annotated[tuple[Job, ...], Meta(max_length=1024)] = ()
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """One node; `peer` is the address that the connection to it goes to ("" for this machine), filled by the caller."""
+
+    system: System = System()
+    python: Python = Python()
+    program: ProgramFile = ProgramFile()
+    gpus: Gpus = Gpus()
+    addresses: Addresses = Addresses()
+    ports: Ports = Ports()
+    jobs: Jobs = Jobs()
+    peer: str = ""
+
+
+def read(answer: bytes | Mapping[str, Any], *, node: str = "", peer: str = "") -> Observation:
+    """The probe's answer as JSON text or decoded; raises NodeRefused, naming `node`, for what no probe of ours says."""
+    try:
+        value: Any = answer
+        if isinstance(answer, bytes):
+            if len(answer) > SIZE_LIMIT:
+                raise ValueError(f"{len(answer)} bytes, more than {SIZE_LIMIT}")
+            value = msgspec.json.decode(answer)
+        found = msgspec.convert(_safe(value, DEPTH_LIMIT, [SIZE_LIMIT]), Observation)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        raise NodeRefused(f"a strange answer to our look at the node: {clean(str(error), 300)}", node=node) from None
+    return msgspec.structs.replace(found, peer=peer)
+
+
+def _safe(value: Any, depth: int, budget: list[int]) -> Any:
+    """`value` with every text in it made safe; ValueError beyond `depth` levels or `budget` characters in all."""
+    budget[0] -= len(value) + 1 if isinstance(value, str) else 1
+    if depth < 0 or budget[0] < 0:
+        raise ValueError("too deep" if depth < 0 else "too long")
+    if isinstance(value, str):
+        # Several lines stay apart for whoever shows them: a line break is the one control character kept, here only.
+        return "\n".join(clean(line) for line in value.split("\n")) if "\n" in value else clean(value)
+    if isinstance(value, dict):
+        return {_safe(str(key), depth, budget): _safe(item, depth - 1, budget) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_safe(item, depth - 1, budget) for item in value]
+    return value

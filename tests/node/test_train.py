@@ -1,0 +1,257 @@
+"""The training engine, really run: torchrun over a zip, Slurm's variables, one process; gloo on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+pytest.importorskip("torch")
+
+from engine.node.metrics import MetricReader
+from engine.train.config import ConfigError, load
+from engine.train.data import Shares
+from engine.train.world import World, default_launcher, first_host, from_launcher
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["context=32", "width=64", "data_bytes=200000", "base_batch=8", "log_every=1"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port"]
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def losses(self) -> list[float]:
+        metrics = MetricReader().feed(self.out.encode())
+        return [metric["loss"] for metric in metrics if "loss" in metric]
+
+    @property
+    def checksum(self) -> str:
+        found = re.search(r"checksum (\w+)", self.out)
+        return found.group(1) if found else ""
+
+
+def environment(path: Path, **more: str) -> dict[str, str]:
+    ours = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    kept = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith("SLURM_")}
+    return {**kept, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1", **more}
+
+
+def settings(*pairs: str) -> list[str]:
+    return [word for pair in (*SMALL, *pairs) for word in ("--set", pair)]
+
+
+def start(command: list[str], env: dict[str, str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, env=env, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def end(process: subprocess.Popen[str]) -> Ended:
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return Ended(process.returncode, out, err)
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine as it travels: one zip."""
+    path = tmp_path_factory.mktemp("agent") / "agent.zip"
+    with zipfile.ZipFile(path, "w") as bundle:
+        for source in [ROOT / "engine/__init__.py", ROOT / "engine/batch.py", *(ROOT / "engine/train").glob("*.py")]:
+            bundle.write(source, source.relative_to(ROOT))
+    return path
+
+
+@pytest.fixture(scope="module")
+def two_ranks(zipped: Path) -> Ended:
+    """Two ranks under torchrun, the engine in a zip: 2 x 4 samples a step."""
+    command = [*TORCHRUN, free_port(), "--nproc-per-node", "2", "-m", "engine.train"]
+    pairs = settings("steps=25", "per_device_batch=4")
+    return end(start(command + pairs, environment(zipped), zipped.parent))
+
+
+@pytest.fixture(scope="module")
+def one_rank() -> Ended:
+    """One process without a launcher: 8 samples a step."""
+    command = [sys.executable, "-m", "engine.train", *settings("steps=25", "per_device_batch=8")]
+    return end(start(command, environment(ROOT), ROOT))
+
+
+@pytest.fixture(scope="module")
+def slurm_tasks() -> list[Ended]:
+    """Two tasks with Slurm's variables and two micro-steps each: 2 x 2 x 2 samples a step."""
+    command = [sys.executable, "-m", "engine.train", "--launcher", "slurm"]
+    command += settings("steps=25", "per_device_batch=2", "grad_accum=2")
+    job = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": free_port()}
+    tasks = [
+        start(command, environment(ROOT, **job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)), ROOT)
+        for rank in range(2)
+    ]
+    return [end(task) for task in tasks]
+
+
+def test_two_ranks_under_torchrun_train_from_a_zip(two_ranks: Ended) -> None:
+    assert two_ranks.code == 0, two_ranks.err
+    assert len(two_ranks.losses) == 25
+    assert sum(two_ranks.losses[-5:]) / 5 < two_ranks.losses[0] - 1
+
+
+def test_every_rank_says_who_it_is_and_how_much_it_has_to_do(two_ranks: Ended) -> None:
+    starts = re.findall(
+        r"^start: rank (\d)/2  local_rank (\d)  host \S+  device cpu  backend gloo .* batches (\d+) an epoch$",
+        two_ranks.out,
+        re.M,
+    )
+    assert sorted((rank, local_rank) for rank, local_rank, _ in starts) == [("0", "0"), ("1", "1")]
+    assert len({batches for _, _, batches in starts}) == 1
+
+
+def test_the_other_rank_writes_its_own_times_more_rarely(two_ranks: Ended) -> None:
+    steps = re.findall(r"^step (\d+)/25  step_time \S+s  data_time \S+s  rank 1$", two_ranks.out, re.M)
+    assert steps == ["10", "20", "25"]
+
+
+def test_all_ranks_end_with_the_same_parameters_and_leave_the_group(two_ranks: Ended) -> None:
+    assert re.search(r"^done: 25 steps .* checksum [0-9a-f]{8} on 2 ranks$", two_ranks.out, re.M)
+    assert "different parameters" not in two_ranks.out
+    assert "destroy_process_group" not in two_ranks.err
+
+
+def test_one_rank_and_two_ranks_and_accumulation_take_the_same_steps(
+    one_rank: Ended, two_ranks: Ended, slurm_tasks: list[Ended]
+) -> None:
+    assert [one_rank.code, *(task.code for task in slurm_tasks)] == [0, 0, 0], slurm_tasks
+    assert two_ranks.losses == pytest.approx(one_rank.losses, abs=2e-3)
+    assert slurm_tasks[0].losses == pytest.approx(one_rank.losses, abs=2e-3)
+
+
+def test_the_step_line_holds_every_metric(one_rank: Ended) -> None:
+    metric = MetricReader().feed(one_rank.out.encode())[0]
+    expected = {"step", "total", "loss", "lr", "step_time", "data_time", "rate", "rate_unit", "grad_norm"}
+    assert set(metric) == expected
+    assert (metric["step"], metric["total"], metric["rate_unit"]) == (1, 25, "tokens/s")
+
+
+def test_sigterm_ends_after_the_step_under_way_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "engine.train", *settings("steps=1000000")]
+    process = start(command, environment(ROOT), ROOT)
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            process.terminate()
+            break
+    ended = end(process)
+    assert ended.code == 128 + signal.SIGTERM
+    assert re.search(r"^stopped: \d+ steps", ended.out, re.M)
+    assert "Traceback" not in ended.err
+
+
+def test_a_wrong_key_ends_at_once_with_the_nearest_right_one() -> None:
+    command = [sys.executable, "-m", "engine.train", "--set", "step=3"]
+    ended = end(start(command, environment(ROOT), ROOT))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "error: unknown key 'step'; did you mean steps?\n"
+
+
+@pytest.mark.parametrize(("ranks", "grad_accum"), [(1, 1), (2, 1), (3, 2), (8, 1)])
+def test_ranks_get_disjoint_and_even_shares_of_every_epoch(ranks: int, grad_accum: int) -> None:
+    shares = [Shares(1003, rank=rank, ranks=ranks, batch=4, grad_accum=grad_accum, seed=1) for rank in range(ranks)]
+    for epoch in (0, 1):
+        dealt = [share.epoch(epoch).tolist() for share in shares]
+        assert {len(part) for part in dealt} == {shares[0].batches * 4}
+        together = [number for part in dealt for number in part]
+        assert len(set(together)) == len(together) > 1003 - ranks * 4 * grad_accum
+        assert dealt == [share.epoch(epoch).tolist() for share in shares]
+    assert shares[0].epoch(0).tolist() != shares[0].epoch(1).tolist()
+
+
+def test_too_little_text_for_one_step_is_refused() -> None:
+    with pytest.raises(ConfigError, match="5 samples do not fill one total batch of 8"):
+        Shares(5, rank=0, ranks=2, batch=4, grad_accum=1, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("warmup=3", "did you mean warmup_steps?"),
+        ("steps=many", "steps is 'many'; it has to be a whole number"),
+        ("steps=0", "steps is 0; it has to be at least 1"),
+        ("steps", "write KEY=VALUE"),
+        ("lr_scaling=cubic", "one of: linear, sqrt, none"),
+        ("heads=3", "width 128 does not divide by heads 3"),
+        ("timeout_s=0", "greater than 0"),
+        ("base_lr=nan", "greater than 0"),
+    ],
+)
+def test_a_wrong_setting_says_what_to_write_instead(setting: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(None, [setting])
+
+
+def test_a_json_file_is_read_and_settings_come_on_top(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"steps": 7, "base_lr": "3e-4", "layers": 1}))
+    config = load(str(file), ["steps=9"])
+    assert (config.steps, config.base_lr, config.layers) == (9, 3e-4, 1)
+
+
+def test_a_yaml_file_is_read_where_a_reader_can_be_imported(tmp_path: Path) -> None:
+    pytest.importorskip("ruamel.yaml")
+    file = tmp_path / "config.yaml"
+    file.write_text("steps: 7\nbase_lr: 3e-4\n")
+    assert (load(str(file)).steps, load(str(file)).base_lr) == (7, 3e-4)
+
+
+def test_a_yaml_file_without_a_reader_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("yaml", "ruamel.yaml"):
+        monkeypatch.setitem(sys.modules, name, None)
+    file = tmp_path / "config.yaml"
+    file.write_text("steps: 7\n")
+    with pytest.raises(ConfigError, match=r"no YAML reader: install PyYAML .* write the file as JSON"):
+        load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("node_list", "host"),
+    [("gpu01", "gpu01"), ("gpu[03-04,07],cpu1", "gpu03"), ("a-[1,3]-ib[0-1]", "a-1-ib0"), ("n1,n2", "n1")],
+)
+def test_the_first_host_of_a_node_list(node_list: str, host: str) -> None:
+    assert first_host(node_list) == host
+
+
+def test_slurms_variables_give_rank_address_and_a_port_from_the_job_id() -> None:
+    env = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "70000"}
+    world = from_launcher("slurm", {**env, "SLURM_JOB_NODELIST": "gpu[03-04]"})
+    assert world == World(rank=5, local_rank=1, ranks=8, address="gpu03", port=15000 + 70000 % 16384)
+
+
+def test_a_missing_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match="needs RANK in the environment"):
+        from_launcher("pytorch", {})
+
+
+def test_torchruns_variables_choose_its_launcher() -> None:
+    assert default_launcher({"RANK": "0", "WORLD_SIZE": "2"}) == "pytorch"
+    assert default_launcher({"SLURM_PROCID": "0"}) == "none"
