@@ -46,15 +46,18 @@ async def check(profile: Profile, fleet: Fleet, skip: Collection[str] = ()) -> C
     """Preflight: ask every node, then judge over all of them."""
     launchers.find(profile.launcher)
     conversations = await fleet.dial_all()
-    ask = preflight.question(profile)
+    first = conversations.get(0)
+    # Every node is asked for its way to the first one, which is the master unless the profile says otherwise.
+    way = [first.peer] if first is not None and not isinstance(first, RankdeckError) and first.peer else []
 
     async def observe(rank: int) -> preflight.Observation | RankdeckError:
         conversation = conversations[rank]
         if isinstance(conversation, RankdeckError):
             return conversation
         try:
-            answer = await conversation.ask("probe", timeout=60.0, ask=ask[rank])
-            return preflight.observation(answer, peer=conversation.peer)
+            question = preflight.ask(profile, rank, route_to=way)
+            answer = await conversation.ask("probe", timeout=60.0, ask=question)
+            return preflight.read(answer, node=conversation.host, peer=conversation.peer)
         except RankdeckError as error:
             return error
 

@@ -104,7 +104,7 @@ class SshClient:
         self.timeouts = timeouts or Timeouts()
         self._can_ask = ask is not None
         self._keys = KeyRing(ask)
-        self._known: dict[tuple[Path, ...], KnownHosts] = {}
+        self._known: dict[tuple[Path, ...], asyncio.Task[KnownHosts]] = {}
         self._authorities: dict[bytes, asyncssh.SSHKey] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._gates: dict[object, Gate] = {}
@@ -132,10 +132,8 @@ class SshClient:
             await asyncio.to_thread(known_hosts.remember, unknown.entry, files[0])
         except (OSError, ValueError) as error:
             raise RequestError(f"the host key cannot be stored in {files[0]}: {error}", node=unknown.node) from None
-        for paths, known in self._known.items():
-            if files[0] in paths:
-                for entry in known_hosts.parse(unknown.entry, str(files[0])):
-                    known.add(entry)
+        for paths in [p for p in self._known if files[0] in p]:
+            del self._known[paths]  # the next login reads them again
 
     async def close(self) -> None:
         """Close what is still open, nodes before the jump hosts that they are behind."""
@@ -301,9 +299,8 @@ class SshClient:
     async def _known_hosts(self, config: HostConfig) -> KnownHosts:
         paths = (*config.user_known_hosts, *config.global_known_hosts)
         if paths not in self._known:
-            known = await asyncio.to_thread(KnownHosts.read, paths)
-            self._known.setdefault(paths, known)
-        return self._known[paths]
+            self._known[paths] = asyncio.ensure_future(asyncio.to_thread(KnownHosts.read, paths))
+        return await asyncio.shield(self._known[paths])
 
     def _marked_keys(self, login: Login) -> tuple[list[asyncssh.SSHKey], ...]:
         """What asyncssh has to know itself: authorities and revoked keys. Plain keys are judged by `Login`."""
@@ -429,9 +426,10 @@ def _parse_hop(hop: str, node: str) -> tuple[str, str, int | None]:
 
 
 def _quiet() -> None:
-    """Keep asyncssh (which logs commands at INFO) and cryptography's warnings off the terminal."""
-    logger = logging.getLogger("asyncssh")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    """Keep asyncssh (which logs commands at INFO), asyncio and cryptography's warnings off the terminal."""
+    for name in ("asyncssh", "asyncio"):
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # without any handler, logging prints warnings to stderr
     asyncssh.set_log_level(logging.WARNING)
     warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)

@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import Unreachable
 from engine.ssh_config import expand_command
@@ -51,12 +51,9 @@ def place(config: HostConfig) -> str:
 
 async def dial(config: HostConfig, timeout: float) -> socket.socket:
     """A connected socket; raises Unreachable. `timeout` (seconds) holds for the name and for each address."""
-    loop = asyncio.get_running_loop()
     family = _FAMILIES.get(config.address_family, socket.AF_UNSPEC)
     try:
-        found = await asyncio.wait_for(
-            loop.getaddrinfo(config.hostname, config.port, family=family, type=socket.SOCK_STREAM), timeout
-        )
+        found = await asyncio.wait_for(_addresses(config.hostname, config.port, family), timeout)
     except (socket.gaierror, UnicodeError, asyncio.TimeoutError) as error:
         said = error.strerror if isinstance(error, socket.gaierror) else "no answer from the name service"
         raise Unreachable(
@@ -73,6 +70,14 @@ async def dial(config: HostConfig, timeout: float) -> socket.socket:
     words, remedy = _WORDS.get(last.errno or 0, (last.strerror or str(last), ""))
     within = f" within {timeout:g} s" if last.errno == errno.ETIMEDOUT else ""
     raise Unreachable(f"{place(config)}: {words}{within}", node=config.host, remedy=remedy)
+
+
+async def _addresses(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
+    try:  # an address needs no name service, and no thread to wait for one
+        return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
 
 
 async def _connect(kind: int, protocol: int, address: tuple[object, ...], bind: str, timeout: float) -> socket.socket:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from engine.errors import ConnectionLost
-from engine.transport import CHUNK, STDERR_TAIL
+from engine.transport import STDERR_TAIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WINDOW = 1 << 20  # bytes that a program may be ahead of us on the way
 QUEUE_HIGH = 512 * 1024  # bytes that wait here before the channel is paused
 QUEUE_LOW = 128 * 1024
+_PIECE = 16 * 1024  # bytes from which on a packet is worth handing over alone; a packet has at most 32 KiB
 _SEND_TIMEOUT = 60.0  # seconds until a program that reads nothing is given up
 _CLOSE_TIMEOUT = 2.0  # seconds
 
@@ -60,6 +61,8 @@ class SshLink(asyncssh.SSHClientSession[bytes]):
         try:
             self._channel.write(data)
         except OSError:  # the channel is closing: receive() tells why
+            return
+        if self._writable.is_set():
             return
         try:
             await asyncio.wait_for(self._writable.wait(), _SEND_TIMEOUT)
@@ -112,14 +115,14 @@ class SshLink(asyncssh.SSHClientSession[bytes]):
         )
 
     def _take(self) -> bytes:
-        """Up to CHUNK bytes off the queue."""
+        """A large packet as it came, or several small ones in one piece."""
         first = self._chunks.popleft()
         taken, size = [first], len(first)
-        while self._chunks and size + len(self._chunks[0]) <= CHUNK:
+        while size < _PIECE and self._chunks:
             taken.append(self._chunks.popleft())
             size += len(taken[-1])
         self._size -= size
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+        return first if len(taken) == 1 else b"".join(taken)
 
     # What asyncssh calls
 

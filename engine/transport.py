@@ -203,6 +203,8 @@ class LocalLink:
         return f"LocalLink(pid={self._process.pid}, exit_status={self.exit_status})"
 
     async def send(self, data: bytes) -> None:
+        if self._stdin.is_closing() or self._process.returncode is not None:
+            return
         try:
             self._stdin.write(data)
             await asyncio.wait_for(self._stdin.drain(), _SEND_TIMEOUT)

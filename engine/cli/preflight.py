@@ -11,6 +11,7 @@ from engine.errors import (
     EXIT_OK,
     EXIT_PREFLIGHT,
 )
+from engine.preflight import CHECKS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -49,15 +50,17 @@ def check(options: Namespace) -> int:
     return run_async(work)
 
 
-def show_findings(found: Checked, everything: bool) -> None:
-    """Findings for a human: errors and warnings with evidence and remedy; with `everything` the matrix too."""
-    from engine.preflight import matrix
+MARKS = {"ok": "✓", "info": "·", "warning": "!", "error": "✗"}
 
-    if everything:
-        sys.stdout.write(matrix(found.profile, found.findings))
+
+def show_findings(found: Checked, everything: bool) -> None:
+    """Findings for a human: warnings and errors with evidence and remedy; `everything`: each check and infos too."""
     out = sys.stdout if everything else sys.stderr
+    for name, check in CHECKS.items() if everything else ():
+        worst = max((f.severity for f in found.findings if f.check == name), key=list(MARKS).index, default="ok")
+        print(f"{MARKS[worst]} {name:<20} {check.title}", file=out)
     for finding in found.findings:
-        if finding.severity == "ok" or (finding.severity == "info" and not everything):
+        if finding.severity == "info" and not everything:
             continue
         where = f"{finding.host}: " if finding.host else ""
         print(f"{finding.severity} [{finding.check}] {where}{finding.text}", file=out)

@@ -1,8 +1,8 @@
 """What a launch finds on this node: its folder, its activation, Python, torch, torchrun and XTuner.
 
 One bash does what the script of a plan does first (`cd`, then the activation), and becomes the interpreter of the
-torchrun on its PATH, which looks around without importing torch: that would take seconds. Data reaches bash as arguments,
-and the answer comes on a descriptor of its own, whatever the activation prints.
+torchrun on its PATH, which looks around without importing torch: that would take seconds. Data reaches bash as
+arguments, and the answer comes on a descriptor of its own, whatever the activation prints.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def ephemeral_range() -> Tuple[int, int]:
 
 
 def free_ports(count: int, ephemeral: Tuple[int, int], avoid: Set[int], seed: Optional[int]) -> List[int]:
-    """`count` random free ports above the well-trodden ones, and outside of the ephemeral range where that leaves any."""
+    """`count` random free ports above the well-trodden ones, outside of the ephemeral range where that leaves any."""
     import random
 
     low, high = ephemeral

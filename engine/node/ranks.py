@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import signal
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from engine.node import proc
 from engine.node.journal import Journal
@@ -20,7 +22,8 @@ from engine.node.journal import Journal
 LOG_WAIT_SECONDS = 5.0
 LOG_TAIL_BYTES = 256 * 1024
 SETTLED_LOOK_SECONDS = 1.0
-LOOK_SHARE = 0.005  # of one core, while workers are still being looked for
+LOOK_SHARE = 0.02  # of one core, while workers are still being looked for
+SHORTEST_LOOK_SECONDS = 0.02
 
 _ATTEMPT = re.compile(r"attempt_(\d+)")
 # torch/distributed/elastic/multiprocessing: api.py says the first failure at once, errors/__init__.py sums up all.
@@ -46,7 +49,7 @@ class Worker:
         self.rank = rank
         self.pid = pid
         self.start = start
-        self.pidfd: Optional[int] = None
+        self.watched = False
         self.ended_at: Optional[float] = None  # unix seconds
         self.recorded = False
 
@@ -55,38 +58,43 @@ class Worker:
 
 
 class Poller:
-    """Wakes the caller when one of the watched processes ends; each descriptor is told of once, then closed."""
+    """Waits for the end of any of the watched processes."""
 
     def __init__(self) -> None:
-        import select
-
         self._poll = select.poll()
-        self._told: Dict[int, Callable[[], None]] = {}
+        self._pids: Dict[int, int] = {}
 
-    def watch(self, pid: int, tell: Callable[[], None]) -> Optional[int]:
+    def watch(self, pid: int) -> bool:
+        """Whether the end of this process can be waited for; False on a kernel without pidfds."""
         fd = proc.open_pidfd(pid)
-        if fd is not None:
-            self._poll.register(fd, 1)  # POLLIN
-            self._told[fd] = tell
-        return fd
+        if fd is None:
+            return False
+        self._poll.register(fd, select.POLLIN)
+        self._pids[fd] = pid
+        return True
 
-    def wait(self, seconds: float) -> None:
-        """Wait so long at most, and tell those who asked about the processes that ended."""
-        for fd, _ in self._poll.poll(max(0, int(seconds * 1000))):
+    def wait(self, seconds: float) -> List[int]:
+        """Wait so long at most; the pids that have ended, each of them told once."""
+        ended = []
+        for fd, _ in self._poll.poll(int(seconds * 1000) + 1):
             self._poll.unregister(fd)
             os.close(fd)
-            self._told.pop(fd)()
+            ended.append(self._pids.pop(fd))
+        return ended
 
 
 class Ranks:
-    """Follows the workers below `child`, a direct child of this process, and journals what it sees."""
+    """Follows the workers below `child`, a direct child of this process, and journals what it sees.
 
-    def __init__(self, run_dir: str, journal: Journal, poller: Poller, child: int) -> None:
+    `others` are the pids that were there before the child: none of them is looked at.
+    """
+
+    def __init__(self, run_dir: str, journal: Journal, poller: Poller, child: int, others: Set[int]) -> None:
         self._run_dir = run_dir
         self._journal = journal
         self._poller = poller
         self._child = child
-        self._listing: Set[int] = set()
+        self._listing = others
         self._above: Dict[int, int] = {child: os.getpid()}  # pid -> parent: torchrun, and what it may be started by
         self._below: Set[int] = set()
         self._workers: List[Worker] = []
@@ -105,18 +113,23 @@ class Ranks:
         """Whether a worker that was seen still runs."""
         return any(worker.ended_at is None for worker in self._workers)
 
+    def pause(self) -> float:
+        """Seconds until the next look is due, 0 if it is."""
+        return max(0.0, self._look_at - time.monotonic())
+
     def look(self) -> None:
         """Find what is new: often while workers are missing, seldom once all are there."""
-        began = time.monotonic()
-        self._poll_without_pidfd()
+        self._end([w for w in self._workers if not w.watched and not proc.is_running(w.pid, w.start)])
         if self._unresolved():
             self._ask_log(final=False)
-        if began < self._look_at:
+        if self.pause():
             return
+        worked = time.process_time()
         self._find_streams()
         self._find_workers()
-        cost = time.monotonic() - began
-        self._look_at = began + (SETTLED_LOOK_SECONDS if self._settled() else cost / LOOK_SHARE)
+        worked = time.process_time() - worked
+        searching = max(SHORTEST_LOOK_SECONDS, worked / LOOK_SHARE)
+        self._look_at = time.monotonic() + (SETTLED_LOOK_SECONDS if self._settled() else searching)
 
     def _settled(self) -> bool:
         if not self._folders:
@@ -193,27 +206,31 @@ class Ranks:
         self._below.add(found.pid)
         self._workers.append(worker)
         self._journal.append("worker", start=worker.start, **worker.fields())
-        worker.pidfd = self._poller.watch(worker.pid, lambda: self._end(worker))
+        worker.watched = self._poller.watch(worker.pid)
 
     # Ends
 
-    def _end(self, worker: Worker) -> None:
-        if worker.ended_at is None:
-            worker.ended_at = time.time()
-            ending = proc.observed_ending(worker.pid, worker.start)
+    def ended(self, pids: List[int]) -> None:
+        """The poller has told that these processes ended."""
+        self._end([worker for worker in self._workers if worker.pid in pids])
+
+    def _end(self, workers: List[Worker]) -> None:
+        now = time.time()
+        endings = []
+        for worker in workers:
+            if worker.ended_at is None:
+                worker.ended_at = now
+                endings.append((worker, proc.observed_ending(worker.pid, worker.start)))
+                self._look_at = 0.0
+        # Torchrun answers the first failure with SIGTERM to the others: among ends seen at once, that is a consequence.
+        for worker, ending in sorted(endings, key=lambda seen: seen[1][1] == signal.SIGTERM):
             if ending != (None, None):
                 self._record_end(worker, ending)
-            self._look_at = 0.0
 
     def _record_end(self, worker: Worker, ending: proc.Ending) -> None:
         worker.recorded = True
         code, number = ending
         self._journal.append("worker_exit", at=worker.ended_at, code=code, signal=number, **worker.fields())
-
-    def _poll_without_pidfd(self) -> None:
-        for worker in self._workers:
-            if worker.pidfd is None and worker.ended_at is None and not proc.is_running(worker.pid, worker.start):
-                self._end(worker)
 
     def reaped(self, pid: int, status: int) -> None:
         """A worker came to this process as an orphan, and has been waited for."""
@@ -252,8 +269,7 @@ class Ranks:
     def finish(self) -> None:
         """Torchrun and all below it are gone: record the last streams, the missing ends and the workers nobody saw."""
         self._find_streams()
-        for worker in self._workers:
-            self._end(worker)
+        self._end(self._workers)
         self._ask_log(final=True)
         seen = {worker.pid for worker in self._workers}
         for rank, local_rank, code, pid in _SUMMARY.findall(self._log_tail(final=True)):

@@ -175,6 +175,7 @@ class Supervisor:
         if not proc.control(proc.PR_SET_CHILD_SUBREAPER, 1):
             text = "this Python cannot call prctl: ranks outlive a killed supervisor, escaped processes are swept late"
             self._journal.append("warning", text=text)
+        others = set(proc.pids())
         env = {**os.environ, **secrets, sweep.MARKER: self._job.name, sweep.MARKER_DIR: self._run_dir}
         env["RANKDECK_PROGRAM"] = sys.path[0]
         try:
@@ -190,8 +191,8 @@ class Supervisor:
             raise Refused("start", text) from None
         found = proc.stat(self._child)
         self._journal.append("torchrun", pid=self._child, start=found.start if found is not None else 0)
-        self._poller.watch(self._child, self._reap)
-        self._ranks = Ranks(self._run_dir, self._journal, self._poller, self._child)
+        self._poller.watch(self._child)
+        self._ranks = Ranks(self._run_dir, self._journal, self._poller, self._child, others)
         self._gauges = Gauges(self._run_dir, self._journal, self._job.metric_pattern)
 
     def _home(self) -> str:
@@ -230,7 +231,7 @@ class Supervisor:
         return {"code": code, "signal": number}
 
     def _step(self, seconds: float = TICK_SECONDS) -> None:
-        self._poller.wait(seconds)
+        self._ranks.ended(self._poller.wait(min(seconds, self._ranks.pause())))
         self._reap()
         self._ranks.look()
         self._gauges.read(self._ranks.streams)

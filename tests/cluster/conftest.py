@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.hosts import Cluster, Host, obstacle
+from tests.cluster.cluster import Cluster, obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.cluster.hosts import Host
 
 why_not = lru_cache(maxsize=1)(obstacle)
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import subprocess
 import time
 from dataclasses import dataclass, field
+
+SEARCH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH often lacks the sbin folders
 
 
 class Unsupported(Exception):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process of a host. `pid` and `parent` count as the host does; `outer` is the pid on the machine of the tests."""
+    """A process of a host. `pid` and `parent` count as the host does; `outer` is its pid on the machine itself."""
 
     pid: int
     cmdline: tuple[str, ...]

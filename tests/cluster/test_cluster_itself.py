@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.hosts import REPOSITORY, Cluster, Host, port_answers, remove_stale
+from tests.cluster.cluster import REPOSITORY, Cluster, remove_stale
+from tests.cluster.hosts import Host, port_answers
 from tests.cluster.network import Unsupported, namespaces
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def test_a_process_that_carries_the_run_marker_is_found_and_removed(cluster: Clu
 
 def test_what_a_crashed_run_left_is_removed_by_the_next(hosts: Hosts) -> None:
     """A child makes a cluster and is killed with no chance to remove it."""
-    text = "from tests.cluster.hosts import *; import time; print(Cluster(1), flush=True); time.sleep(600)"
+    text = "from tests.cluster.cluster import Cluster; import time; print(Cluster(1), flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, cwd=REPOSITORY) as child:
         assert child.stdout
         assert b"node1" in child.stdout.readline()

@@ -18,6 +18,25 @@ NODES = 200
 MEBIBYTES = 256
 
 
+async def asyncssh_alone(lab: Lab, sshd: Sshd) -> float:
+    """Seconds of CPU for one connection without anything of ours, everything parsed beforehand."""
+    key, known = asyncssh.read_private_key(str(lab.key)), asyncssh.import_known_hosts(f"* {public(sshd.host_key)}\n")
+    slots = asyncio.Semaphore(8)
+
+    async def one() -> asyncssh.SSHClientConnection:
+        async with slots:
+            return await asyncssh.connect(
+                sshd.address, sshd.port, config=None, client_keys=[key], agent_path=None, known_hosts=known
+            )
+
+    cpu = time.process_time()
+    connections = await asyncio.gather(*(one() for _ in range(NODES // 4)))
+    cpu = time.process_time() - cpu
+    for connection in connections:
+        connection.abort()
+    return cpu / (NODES // 4)
+
+
 async def test_two_hundred_connections_cost_little(lab: Lab, client: SshClient) -> None:
     with lab.sshd(LogLevel="INFO", MaxStartups=200) as sshd:
         lab.block("Host gpu*", "HostName 127.0.0.1", f"Port {sshd.port}")
@@ -26,9 +45,14 @@ async def test_two_hundred_connections_cost_little(lab: Lab, client: SshClient) 
         cpu, began = time.process_time(), time.monotonic()
         await asyncio.gather(*(client.connect(f"gpu{n}") for n in range(NODES)))
         cpu, wall = time.process_time() - cpu, time.monotonic() - began
-    print(f"\n{NODES} connections: {1000 * cpu / NODES:.2f} ms of CPU each, {wall:.2f} s in all")
+        alone = await asyncssh_alone(lab, sshd)
+    each = cpu / NODES
+    print(
+        f"\n{NODES} connections: {1000 * each:.2f} ms of CPU each, asyncssh alone {1000 * alone:.2f} ms;"
+        f" {wall:.2f} s in all"
+    )
     assert client.config.asked == 1
-    assert cpu / NODES < 0.010
+    assert each < max(0.010, 2 * alone)  # a machine that is busy with other things makes everything dear
 
 
 async def test_bytes_arrive_nearly_as_fast_as_asyncssh_alone_can(lab: Lab, sshd: Sshd, client: SshClient) -> None:

@@ -115,10 +115,12 @@ async def test_a_killed_session_is_a_lost_connection_and_no_success(sshd: Sshd, 
         await transport.open("true")
 
 
-async def test_output_before_a_lost_connection_is_delivered(sshd: Sshd, client: SshClient) -> None:
+async def test_output_before_a_lost_connection_is_delivered(sshd: Sshd, client: SshClient, tmp_path: Path) -> None:
     transport = await client.connect("127.0.0.1", port=sshd.port)
-    link = await transport.open("echo begun; exec sleep 60")
-    await asyncio.sleep(0.3)
+    link = await transport.open(f"echo begun; touch {tmp_path}/begun; exec sleep 60")
+    while not (tmp_path / "begun").exists():
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
     sshd.kill_sessions()
     await asyncio.sleep(0.1)
     assert await link.receive() == b"begun\n"
@@ -140,7 +142,7 @@ async def test_a_second_session_is_refused_with_the_setting_that_refuses_it(lab:
 async def test_a_banner_and_a_forced_command_do_not_confuse_the_login(lab: Lab, client: SshClient) -> None:
     banner = lab.folder / "banner"
     banner.write_text("\x1b]0;owned\x07 WELCOME\n" * 50)
-    with lab.sshd(Banner=banner, ForceCommand="echo forced") as sshd:
+    with lab.sshd(Banner=str(banner), ForceCommand="echo forced") as sshd:
         transport = await client.connect("127.0.0.1", port=sshd.port)
         assert await output(transport, "echo mine") == b"forced\n"
 

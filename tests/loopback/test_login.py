@@ -187,7 +187,7 @@ async def test_a_refused_jump_host_is_named(lab: Lab, sshd: Sshd, client: SshCli
 async def test_a_node_that_the_jump_host_cannot_reach_is_named(lab: Lab, sshd: Sshd, client: SshClient) -> None:
     lab.alias("login", sshd)
     lab.block("Host gpu01", "HostName 127.0.0.2", "Port 1", "ProxyJump login")
-    with pytest.raises(Unreachable, match="127.0.0.2 port 1 cannot be reached from the jump host login"):
+    with pytest.raises(Unreachable, match=r"127.0.0.2 port 1 cannot be reached from the jump host login"):
         await client.connect("gpu01")
 
 
@@ -209,7 +209,7 @@ async def test_a_proxy_command_is_run_and_its_noise_on_stderr_does_no_harm(
 
 async def test_a_proxy_command_that_fails_is_quoted(lab: Lab, sshd: Sshd, client: SshClient) -> None:
     lab.alias("gpu01", sshd, "ProxyCommand sh -c 'echo no such gateway >&2; exit 1'")
-    with pytest.raises(Unreachable, match="the ProxyCommand for .* ended: no such gateway"):
+    with pytest.raises(Unreachable, match=r"the ProxyCommand for .* ended: no such gateway"):
         await client.connect("gpu01")
 
 

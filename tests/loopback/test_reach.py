@@ -75,7 +75,7 @@ async def test_a_server_that_hangs_up_is_tried_four_times(lab: Lab, says: bytes)
 
 
 async def test_a_closed_port_is_a_refused_connection(lab: Lab, client: SshClient) -> None:
-    with pytest.raises(Unreachable, match="127.0.0.1 port 1: connection refused") as failed:
+    with pytest.raises(Unreachable, match=r"127.0.0.1 port 1: connection refused") as failed:
         await client.connect("127.0.0.1", port=1)
     assert "sshd" in failed.value.remedy
 

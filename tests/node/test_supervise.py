@@ -116,9 +116,9 @@ def test_the_program_starts_with_default_signals_an_empty_stdin_and_the_marker(l
 
 
 def test_secrets_reach_the_program_and_no_file(launch: Launch) -> None:
-    launch.start('[ "$TOKEN" = canary-7f3a ] && echo it came', secrets={"TOKEN": "canary-7f3a"})
+    launch.start("echo ${#TOKEN}", secrets={"TOKEN": "canary-7f3a"})
     launch.finish()
-    assert launch.log() == "it came\n"
+    assert launch.log() == "11\n"
     for path in launch.run_dir.rglob("*"):
         assert b"canary-7f3a" not in (path.read_bytes() if path.is_file() else b"")
 

@@ -44,9 +44,7 @@ def test_the_cheap_look_at_a_line_sends_no_metric_away(log: Path) -> None:
     fed, parsed = MetricReader(), MetricReader()
     for line in re.split(r"[\r\n]", log.read_text(encoding="utf-8")):
         one = parsed.parse(line)
-        assert (
-            encoded(fed.feed(line.encode() + b"\n")) == encoded([] if one is None else [one])
-        )
+        assert encoded(fed.feed(line.encode() + b"\n")) == encoded([] if one is None else [one])
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096])

@@ -162,6 +162,7 @@ batch: {per_device: 0}
         ("a: &x [*x]\n", "an alias that contains itself"),
         ("a: !!python/object/apply:os.system [id]\n", "the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
         ("a: !mine x\n", "the tag '!mine' is not read"),
+        ("a: !!int x\n", "the tag 'tag:yaml.org,2002:int' is not read"),
         ("? [a]\n: b\n", "a key is a name"),
         ("<<: {a: b}\n", "the merge key '<<' is not read"),
         ("a: x\0y\n", "lab.yaml:1: the control character '\\x00'"),
@@ -188,6 +189,12 @@ def test_a_bomb_of_aliases_costs_nothing() -> None:
     assert "a0: unknown key" in "\n".join(mistakes("\n".join(lines)))
     mistakes("\n".join(lines) + "\nprogram: {path: x, args: *a11}\n")
     assert time.perf_counter() - start < 5
+
+
+def test_a_file_of_mistakes_is_reported_up_to_a_bound() -> None:
+    found = mistakes("nodes:\n" + "- {}\n" * 2_000)
+    assert len(found) == 501
+    assert found[-1] == "and 1,503 more"
 
 
 def test_a_key_written_twice_is_a_mistake_with_both_places() -> None:

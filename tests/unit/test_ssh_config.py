@@ -44,7 +44,9 @@ CONFIGS = {
     "empty": "",
     "one block": "Host gpu*\n  User ml\n  Port 2222\n  IdentityFile ~/.ssh/lab\n",
     "a block for each host": "".join(f"Host gpu{n}\n  HostName 10.0.0.{n}\n  Port 22{n:02}\n" for n in range(20)),
-    "first value wins": "Host gpu1\n  User one\nHost gpu*\n  User many\n  HostName %h.lan\nHost *\n  User all\n  Port 9\n",
+    "first value wins": (
+        "Host gpu1\n  User one\nHost gpu*\n  User many\n  HostName %h.lan\nHost *\n  User all\n  Port 9\n"
+    ),
     "percent sign": "Host gpu*\n  HostName %%x%h\n",
     "negated": "Host * !gpu1* !login\n  ProxyJump login\nHost gpu?\n  ConnectTimeout 7\n",
     "equals and quotes": 'Host="gpu1" gpu2\n  User = "ml"\n  IdentityFile="/tmp/with space"\nHOST gpu3\n  POrT=3\n',
@@ -54,8 +56,12 @@ CONFIGS = {
     "tokens": "Host gpu*\n  IdentityFile ~/keys/%h\n  UserKnownHostsFile ~/kh_%k\n",
     "match": "Match host gpu1*\n  User ml\nMatch user root\n  Port 7\n",
     "match all": "Host gpu1\n  User one\nMatch all\n  ConnectTimeout 3\n  HashKnownHosts yes\n",
-    "match final": "Match final all\n  ConnectTimeout 5\nHost *.x\n  HashKnownHosts yes\n  Port 99\nHost g*\n  HostName %h.x\n",
-    "match final, own host names": "Match final\n  ConnectTimeout 5\nHost gpu1\n  HostName GPU2\nHost gpu2\n  Port 5\n  HostName x\n",
+    "match final": (
+        "Match final all\n  ConnectTimeout 5\nHost *.x\n  HashKnownHosts yes\n  Port 99\nHost g*\n  HostName %h.x\n"
+    ),
+    "match final, own host names": (
+        "Match final\n  ConnectTimeout 5\nHost gpu1\n  HostName GPU2\nHost gpu2\n  Port 5\n  HostName x\n"
+    ),
     "canonical": "CanonicalizeHostname yes\nCanonicalDomains invalid\nHost gpu*\n  User ml\n",
     "case": "Host GPU1 Gpu2\n  Port 11\nHost gpu1\n  HostName MIXED.Case\n",
     "include": "Include part_*\nHost *\n  User last\n",

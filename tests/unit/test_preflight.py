@@ -1,0 +1,235 @@
+"""Every check on observations from data files, and the rules that hold for all of them.
+
+A case of tests/unit/preflight/*.yaml changes the healthy cluster of healthy.yaml and lists every finding to expect, in
+order; `text`, `remedy` and `evidence` are parts of what the finding says.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from engine import errors
+from engine.plan import make_plan
+from engine.preflight import CHECKS, Finding, Observation, ask, judge, node_facts, read
+from engine.profile import Profile
+
+FOLDER = Path(__file__).parent / "preflight"
+
+
+def load(name: str) -> Any:
+    return YAML(typ="safe", pure=True).load((FOLDER / name).read_text())
+
+
+HEALTHY = load("healthy.yaml")
+CASES = {
+    case["name"]: case for path in sorted(FOLDER.glob("*.yaml")) if path.stem != "healthy" for case in load(path.name)
+}
+
+
+def merged(base: Any, change: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return copy.deepcopy(change)
+    return {
+        key: merged(base.get(key), change[key]) if key in change else copy.deepcopy(base[key])
+        for key in {**base, **change}
+    }
+
+
+def profile_of(case: dict[str, Any]) -> Profile:
+    return msgspec.convert(merged(HEALTHY["profile"], case.get("profile", {})), Profile)
+
+
+def observations_of(case: dict[str, Any]) -> dict[int, Observation | errors.RankdeckError]:
+    found: dict[int, Observation | errors.RankdeckError] = {}
+    for rank, node in enumerate(profile_of(case).nodes):
+        change = case.get("nodes", {}).get(rank, {})
+        if "raises" in change:
+            kind = getattr(errors, change["raises"])
+            found[rank] = kind(change["text"], node=node.host, remedy=change.get("remedy", ""))
+        elif "absent" not in change:
+            seen = merged(HEALTHY["nodes"][rank], change)
+            found[rank] = read(json.dumps(seen).encode(), peer=seen.pop("peer"))
+    return found
+
+
+def findings_of(case: dict[str, Any]) -> list[Finding]:
+    return judge(profile_of(case), observations_of(case))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_findings_are_these_and_no_others(name: str) -> None:
+    found = findings_of(CASES[name])
+    assert [finding.check for finding in found] == [wanted["check"] for wanted in CASES[name]["expect"]], found
+    for finding, wanted in zip(found, CASES[name]["expect"], strict=True):
+        assert finding.severity == wanted["severity"]
+        assert finding.node_rank == wanted.get("node_rank")
+        for field in ("text", "remedy"):
+            assert wanted.get(field, "") in getattr(finding, field)
+        assert any(
+            wanted.get("evidence", "") in line for line in ("", *finding.evidence) if line or "evidence" not in wanted
+        )
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_check_has_a_case_where_it_fires(check: str) -> None:
+    assert any(wanted["check"] == check for case in CASES.values() for wanted in case["expect"])
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_check_can_be_skipped(check: str) -> None:
+    case = next(case for case in CASES.values() if any(wanted["check"] == check for wanted in case["expect"]))
+    found = judge(profile_of(case), observations_of(case), skip=[check])
+    assert check not in {finding.check for finding in found}
+
+
+def test_an_unknown_check_to_skip_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(errors.RequestError) as refused:
+        judge(profile_of({}), {}, skip=["ports.mastre"])
+    assert "did you mean ports.master?" in str(refused.value)
+
+
+def test_every_finding_that_is_bad_says_what_to_do() -> None:
+    missing = [f for case in CASES.values() for f in findings_of(case) if f.severity == "error" and not f.remedy]
+    assert missing == []
+
+
+def test_a_finding_about_a_node_names_its_host() -> None:
+    found = findings_of(CASES["a Python older than 3.8 is an error"])
+    assert [finding.host for finding in found] == ["gpu02"]
+
+
+def test_every_check_has_a_title() -> None:
+    assert all(check.title for check in CHECKS.values())
+
+
+def test_a_profile_without_nodes_is_judged_without_a_finding() -> None:
+    profile = msgspec.structs.replace(profile_of({}), nodes=())
+    assert judge(profile, {}) == []
+
+
+# ---- reading what a node says ---------------------------------------------------------------------------------------
+
+
+def test_fields_that_are_not_known_are_passed_over() -> None:
+    assert read({"system": {"hostname": "gpu01", "altitude": 3}, "weather": {}}).system.hostname == "gpu01"
+
+
+def test_text_of_a_node_is_made_safe() -> None:
+    found = read({"system": {"hostname": "gpu\x1b]0;title\x0701\u202e"}, "python": {"output": "a\x1b[2Jb\nc\rd"}})
+    assert found.system.hostname == "gpu01"
+    assert found.python.output == "ab\nd"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"system": ',
+        b"[]",
+        b'{"gpus": {"gpus": [{"index": -1}]}}',
+        b'{"system": {"cpu_count": "many"}}',
+        b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"x": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b'{"x": "' + b"a" * (1 << 20) + b'"}',
+        b'{"gpus": {"gpus": [' + b",".join([b'{"index": 0}'] * 300) + b"]}}",
+        b'{"ports": {"free_ports": [70000]}}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_hostile_answer_is_refused_by_the_name_of_its_node(answer: bytes) -> None:
+    with pytest.raises(errors.NodeRefused) as refused:
+        read(answer, node="gpu01")
+    assert refused.value.node == "gpu01"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+_PARTS = st.dictionaries(st.sampled_from(list(HEALTHY["nodes"][0])), _JSON)
+
+
+@given(_PARTS)
+def test_any_answer_is_read_and_judged_or_refused(parts: dict[str, Any]) -> None:
+    try:
+        found = read({**HEALTHY["nodes"][0], **parts})
+    except errors.NodeRefused:
+        return
+    judge(profile_of({}), {0: found, 1: found})
+
+
+# ---- facts for the plan ---------------------------------------------------------------------------------------------
+
+
+def test_the_facts_of_a_healthy_cluster_fill_in_a_plan() -> None:
+    case = {"profile": {"nodes": [{"host": "gpu01"}, {"host": "gpu02"}], "rendezvous": {"master_port": "auto"}}}
+    facts = node_facts(profile_of(case), observations_of(case))
+    plan = make_plan(profile_of(case), "lab-1", facts)
+    assert (plan.master_addr, plan.master_port, plan.world_size) == ("10.0.0.11", 61027, 4)
+    assert [fact.interface for fact in facts.values()] == ["eno1", "eno2"]
+    assert facts[0].torchrun_flags == {"--nnodes", "--redirects", "--log_dir"}
+    assert facts[1].cpu_count == 64
+
+
+def test_the_interface_is_the_one_on_the_way_to_the_master() -> None:
+    way = {"to": "10.9.0.1", "ips": ["10.9.0.1"], "source": "10.9.0.2", "interface": "ib0"}
+    interfaces = [{"name": "eno2", "ipv4": ["10.0.0.12"]}, {"name": "ib0", "ipv4": ["10.9.0.2"]}]
+    case = {
+        "profile": {"rendezvous": {"master_addr": "10.9.0.1"}},
+        "nodes": {1: {"addresses": {"routes": [way], "interfaces": interfaces}}},
+    }
+    assert node_facts(profile_of(case), observations_of(case))[1].interface == "ib0"
+
+
+def test_the_master_uses_the_interface_that_holds_its_own_address() -> None:
+    way = {"to": "10.9.0.1", "ips": ["10.9.0.1"], "source": "10.9.0.1", "interface": "ib0"}
+    loop = dict(way, source="127.0.0.1", interface="lo")
+    interfaces = [{"name": "lo", "loopback": True, "ipv4": ["127.0.0.1"]}, {"name": "ib0", "ipv4": ["10.9.0.1"]}]
+    for route in (way, loop):
+        case = {
+            "profile": {"nodes": [{"host": "gpu01", "addr": "10.9.0.1"}, {"host": "gpu02"}]},
+            "nodes": {0: {"addresses": {"routes": [route], "interfaces": interfaces}}},
+        }
+        assert node_facts(profile_of(case), observations_of(case))[0].interface == "ib0"
+
+
+def test_an_address_behind_a_gateway_is_not_a_node_s_own() -> None:
+    case = {"nodes": {0: {"peer": "203.0.113.7"}}}
+    assert node_facts(profile_of(case), observations_of(case))[0].addr == "10.0.0.11"
+
+
+def test_a_bridge_of_containers_is_no_training_address() -> None:
+    interfaces = [{"name": "docker0", "bridge": True, "ipv4": ["172.17.0.1"]}, {"name": "eth1", "ipv4": ["10.0.0.5"]}]
+    case = {"nodes": {0: {"peer": "", "addresses": {"default_interface": "", "interfaces": interfaces}}}}
+    assert node_facts(profile_of(case), observations_of(case))[0].addr == "10.0.0.5"
+
+
+def test_nodes_that_are_all_this_machine_meet_on_loopback() -> None:
+    case = {"profile": {"nodes": [{"host": "localhost", "gpus": 1}, {"host": "localhost", "gpus": 1}]}}
+    facts = node_facts(profile_of(case), observations_of(case))
+    assert {(fact.addr, fact.interface) for fact in facts.values()} == {("127.0.0.1", "lo")}
+
+
+def test_gpus_that_could_not_be_counted_are_not_known() -> None:
+    case = CASES["a driver that does not fit its library is an error and no lack of GPUs"]
+    assert [fact.gpus for fact in node_facts(profile_of(case), observations_of(case)).values()] == [2, None]
+
+
+def test_a_node_that_did_not_answer_has_no_facts() -> None:
+    case = {"nodes": {0: {"raises": "Unreachable", "text": "no route"}}}
+    assert list(node_facts(profile_of(case), observations_of(case))) == [1]
+
+
+def test_the_port_is_asked_for_where_it_is_listened_on() -> None:
+    profile = profile_of({})
+    assert [ask(profile, rank)["ports"] for rank in (0, 1)] == [[29600], []]
+    assert ask(profile, 1)["activate"] == "source /opt/venv/bin/activate"
