@@ -5,17 +5,24 @@ Rules that keep this sane:
 - What a node's supervisor writes into its journal is an event without `node_rank`; the reader adds it.
 - What the workstation observes goes through the same codec, so a run is folded from files alone.
 - A node may be newer than we are: an unknown type or a line that is junk decodes to None, an unknown field is ignored.
+- What a node writes is hostile: its text is made safe to show here, once, and a stream has one of the known names.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from engine.node.tail import STREAM
+from engine.text import clean
+
 RECORD_LIMIT = 1 << 20
 """Bytes of one record; a longer line is junk or hostile."""
+
+Number = float | Literal["nan", "inf", "-inf"]
+"""What JSON can carry of a float: the three that it lacks go as words."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -84,18 +91,18 @@ class Metric(Event, frozen=True, kw_only=True, tag="metric"):
     step: int | None = None
     total: int | None = None
     epoch: float | None = None
-    loss: float | str | None = None
-    lr: float | str | None = None
-    grad_norm: float | str | None = None
-    step_time: float | str | None = None
-    data_time: float | str | None = None
-    rate: float | str | None = None
+    loss: Number | None = None
+    lr: Number | None = None
+    grad_norm: Number | None = None
+    step_time: Number | None = None
+    data_time: Number | None = None
+    rate: Number | None = None
     rate_unit: str = ""
-    memory_gib: float | str | None = None
-    eta: float | str | None = None
-    mfu: float | str | None = None
-    tflops: float | str | None = None
-    extra: dict[str, float | str] = {}
+    memory_gib: Number | None = None
+    eta: Number | None = None
+    mfu: Number | None = None
+    tflops: Number | None = None
+    extra: dict[str, Number] = {}
 
 
 class Stop(Event, frozen=True, kw_only=True, tag="stop"):
@@ -193,9 +200,9 @@ class StopSent(Event, frozen=True, kw_only=True, tag="stop_sent"):
 
 
 class Ended(Event, frozen=True, kw_only=True, tag="ended"):
-    """The run is over on every node. `outcome`: succeeded, failed or stopped."""
+    """The run is over: on every node, or because it could not be started on all of them."""
 
-    outcome: str
+    outcome: Literal["succeeded", "failed", "stopped"]
     text: str = ""
 
 
@@ -231,5 +238,27 @@ def decode_record(line: bytes, node_rank: int) -> NodeRecord | None:
         return None
     if record is None or not math.isfinite(record.t):
         return None
-    placed: NodeRecord = msgspec.structs.replace(record, node_rank=node_rank)
+    if isinstance(record, Stream) and not STREAM.fullmatch(record.path):
+        return None
+    placed: NodeRecord = msgspec.structs.replace(record, node_rank=node_rank, **_safe(record))
     return placed
+
+
+def _safe(record: NodeRecord) -> dict[str, Any]:
+    """The fields of a record that hold a node's own words, made safe to show."""
+    if isinstance(record, Metric):
+        return {"rate_unit": clean(record.rate_unit, 32), "extra": {clean(k, 64): v for k, v in record.extra.items()}}
+    if isinstance(record, Supervisor):
+        return {name: clean(getattr(record, name), 256) for name in ("boot", "host", "python", "version")}
+    if isinstance(record, Stop):
+        return {"reason": clean(record.reason)}
+    if isinstance(record, Warning):
+        return {"text": clean(record.text)}
+    if isinstance(record, Swept):
+        return {"left": tuple(safe_left(left) for left in record.left)}
+    return {}
+
+
+def safe_left(left: Left) -> Left:
+    """A process that a node could not remove, with names that are safe to show."""
+    return Left(pid=left.pid, comm=clean(left.comm, 32), state=clean(left.state, 8))

@@ -1,13 +1,14 @@
 """The runs that this workstation knows: one folder each, with the plan, our observations and the log mirrors.
 
-    <state>/runs/<run>/
+    <state>/watched/<run>/
         run.json           what was launched (no secrets): profile, plan
         session.jsonl      what this workstation observed, append-only
         summary.json       the last known outcome, for lists
         n<node_rank>/…     mirrors of the node's run folder: each file a byte-identical prefix of the node's own
 
 A mirror's size is the offset to resume from. Several viewers may write the same mirror at once: the same bytes go to
-the same offsets. Files are written beside and renamed, or appended to; never edited.
+the same offsets. Files are written beside and renamed, or appended to; never edited. A node keeps its own run folders
+in <state>/runs, so that this machine can be a node of its own runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from engine.plan import Plan
 from engine.profile import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +59,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def new_name(profile_name: str) -> str:
     """A name for a run: profile, local time, four random characters."""
     tail = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(4))
-    base = re.sub(r"[^a-z0-9]+", "-", profile_name.lower()).strip("-")[:40] or "run"
-    return f"{base}-{time.strftime('%Y%m%d-%H%M%S')}-{tail}"
+    return f"{_stem(profile_name)}-{time.strftime('%Y%m%d-%H%M%S')}-{tail}"
+
+
+def _stem(profile_name: str) -> str:
+    """How the names of a profile's runs begin."""
+    return re.sub(r"[^a-z0-9]+", "-", profile_name.lower())[:40].strip("-") or "run"
 
 
 def state_home() -> Path:
@@ -67,6 +72,11 @@ def state_home() -> Path:
     if asked := os.environ.get("RANKDECK_STATE"):
         return Path(asked).expanduser()
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "rankdeck"
+
+
+def watched() -> Path:
+    """The folder of all runs that this workstation knows."""
+    return state_home() / "watched"
 
 
 def write_beside(path: Path, data: bytes) -> None:
@@ -130,7 +140,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, record: Record) -> RunFolder:
-        folder = cls(state_home() / "runs" / record.run)
+        folder = cls(watched() / record.run)
         folder.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.path.mkdir(mode=0o700)
         write_beside(folder.path / "run.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
@@ -153,19 +163,26 @@ class RunFolder:
         return Mirror(self.mirror_path(node_rank, stream))
 
     def mark_complete(self, node_rank: int, sizes: dict[str, int]) -> None:
-        """These streams of an ended node are here to their last byte."""
-        write_beside(self.path / f"n{node_rank}" / "complete.json", msgspec.json.encode(sizes))
+        """These streams of an ended node are here to their last byte, besides those that earlier viewers marked."""
+        write_beside(
+            self.path / f"n{node_rank}" / "complete.json", msgspec.json.encode({**self._sizes(node_rank), **sizes})
+        )
+
+    def _sizes(self, node_rank: int) -> dict[str, int]:
+        try:
+            marks = (self.path / f"n{node_rank}" / "complete.json").read_bytes()
+            return msgspec.json.decode(marks, type=dict[str, int])
+        except (OSError, msgspec.MsgspecError):
+            return {}
 
     def complete(self, node_rank: int, streams: Iterable[str]) -> bool:
         """Are these streams, and the journal, here to their last byte?"""
+        sizes = self._sizes(node_rank)
         try:
-            sizes = msgspec.json.decode(
-                (self.path / f"n{node_rank}" / "complete.json").read_bytes(), type=dict[str, int]
-            )
             return all(
                 self.mirror_path(node_rank, name).stat().st_size == sizes[name] for name in ("journal.jsonl", *streams)
             )
-        except (OSError, KeyError, msgspec.MsgspecError):
+        except (OSError, KeyError):
             return False
 
     def note(self, event: events.Event) -> None:
@@ -176,14 +193,18 @@ class RunFolder:
         finally:
             os.close(fd)
 
-    def history(self) -> Iterator[events.AnyEvent]:
-        """Every event that is on this workstation: our observations, then each node's journal."""
+    def history(self, sizes: Mapping[int, int] | None = None) -> Iterator[events.AnyEvent]:
+        """Every event that is on this workstation: our observations, then each node's journal.
+
+        `sizes` by node_rank are the bytes of the journals that count: other viewers may be writing on.
+        """
         record = self.record()
         for line in _lines(self.path / "session.jsonl"):
             if (event := events.decode(line)) is not None:
                 yield event
         for node in record.plan.nodes:
-            for line in _lines(self.mirror_path(node.node_rank, "journal.jsonl")):
+            size = None if sizes is None else sizes.get(node.node_rank, 0)
+            for line in _lines(self.mirror_path(node.node_rank, "journal.jsonl"), size):
                 if (journal := events.decode_record(line, node.node_rank)) is not None:
                     yield journal
 
@@ -197,20 +218,23 @@ class RunFolder:
             return None
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file; a torn last line is not one."""
+def _lines(path: Path, size: int | None = None) -> Iterator[bytes]:
+    """The whole lines of a file, or of its first `size` bytes; a torn last line is not one."""
     try:
         with path.open("rb") as file:
+            seen = 0
             for line in file:
-                if line.endswith(b"\n"):
-                    yield line
+                seen += len(line)
+                if not line.endswith(b"\n") or (size is not None and seen > size):
+                    return
+                yield line
     except FileNotFoundError:
         return
 
 
 def listing() -> list[RunFolder]:
     """All runs, the newest first."""
-    root = state_home() / "runs"
+    root = watched()
     folders = [RunFolder(path) for path in root.iterdir() if (path / "run.json").is_file()] if root.is_dir() else []
     return sorted(folders, key=lambda folder: (folder.path / "run.json").stat().st_mtime, reverse=True)
 
@@ -222,9 +246,15 @@ def find(name: str = "") -> RunFolder:
         raise RequestError("there are no runs yet", remedy="start one: rankdeck launch PROFILE")
     if not name:
         return folders[0]
-    exact = [folder for folder in folders if folder.run == name]
-    near = exact or [folder for folder in folders if folder.run.startswith(name)]
-    if len(near) == 1 or (near and all(folder.run.startswith(f"{name}-") for folder in near)):
+    stamped = re.compile(re.escape(_stem(name)) + r"-\d{8}-\d{6}-[a-z0-9]{4}")
+    for folder in folders:
+        if folder.run == name:
+            return folder
+    for folder in folders:
+        if stamped.fullmatch(folder.run):
+            return folder
+    near = [folder for folder in folders if folder.run.startswith(name)]
+    if len(near) == 1:
         return near[0]
     if near:
         some = ", ".join(folder.run for folder in near[:5])

@@ -3,7 +3,8 @@
 Rules:
 - A worker is (attempt, node_rank, local_rank); RANK is a label.
 - UNREACHABLE is not FAILED: a node's job state changes only by what its journal says, or when it is declared lost.
-- Success needs an exit record 0 from every node.
+- Success needs an exit record 0 from every node, and no rank of the last attempt that failed: some launch commands
+  (XTuner's) return 0 even then.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class WorkerState(msgspec.Struct):
 
     @property
     def failed(self) -> bool:
-        return self.ended is not None and self.code != 0
+        """Seen to end badly; of an end that nobody could see, the launch command's own tells more."""
+        return self.ended is not None and (self.signal is not None or self.code not in (None, 0))
 
 
 class NodeState(msgspec.Struct):
@@ -97,7 +99,8 @@ class RunState:
             case events.Unreachable():
                 node.link, node.link_text = "broken", event.text
             case events.Lost():
-                node.lost, node.lost_at = event.text or "lost", event.t
+                if node.finished is None:
+                    node.lost, node.lost_at = event.text or "lost", event.t
             case events.Launched() | events.Ended() | events.Torchrun():
                 pass
             case events.StopSent():
@@ -146,8 +149,8 @@ class RunState:
     def outcome(self) -> Outcome:
         """`failed` when something failed before any stop; `stopped` when a stop came first."""
         if not self.over:
-            return "running"
-        if all(n.finished is not None and n.finished.code == 0 for n in self.nodes.values()):
+            return self.ended.outcome if self.ended is not None else "running"
+        if all(n.finished is not None and n.finished.code == 0 for n in self.nodes.values()) and not self._broken:
             return "succeeded"
         stops = [n.stopping - n.clock for n in self.nodes.values() if n.stopping is not None]
         root = self.verdict()
@@ -210,6 +213,14 @@ class RunState:
                     )
                 )
         return sorted(found, key=lambda failure: failure.t)
+
+    @property
+    def _broken(self) -> bool:
+        """Did a rank fail in the last attempt of its node, by itself?"""
+        last: dict[int, int] = {}
+        for attempt, node_rank, _ in self.workers:
+            last[node_rank] = max(attempt, last.get(node_rank, 0))
+        return any(worker.failed and worker.key[0] == last[worker.key[1]] for worker in self.workers.values())
 
     def stderr_stream(self, node_rank: int, attempt: int, local_rank: int) -> str | None:
         """The name of the stream a worker writes its errors to."""

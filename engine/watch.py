@@ -129,10 +129,7 @@ class NodeWatch:
     def want(self, streams: Iterable[str]) -> None:
         """Bring these streams here, from where their mirrors end; those that come already stay as they are."""
         new = {name: self._mirror(name).position() for name in streams if name not in self._mirrors}
-        if new and self.conversation is not None and self._follow is not None:
-            task = asyncio.ensure_future(self._add(self.conversation, self._follow, new))
-            self._adding.add(task)
-            task.add_done_callback(self._adding.discard)
+        self._add(new)
 
     def tail(self, stream: str, size: int = 8192) -> bytes:
         """The end of a stream, as far as it is here."""
@@ -167,6 +164,8 @@ class NodeWatch:
         positions = {name: mirror.position() for name, mirror in self._mirrors.items()}
         self._follow = None
         self._follow = await conversation.watch(self._folder.run, self.node_rank, positions, self, once)
+        # The journal's first records may come with the answer, and name streams before the follow has a number.
+        self._add({name: mirror.position() for name, mirror in self._mirrors.items() if name not in positions})
         settled = asyncio.ensure_future(self._settled.wait())
         try:
             waiting: set[asyncio.Future[Any]] = {settled, conversation.ended}
@@ -176,7 +175,14 @@ class NodeWatch:
         if not self._settled.is_set():
             raise await conversation.ended
 
-    async def _add(self, conversation: Conversation, follow: int, new: dict[str, tuple[int, int]]) -> None:
+    def _add(self, new: dict[str, tuple[int, int]]) -> None:
+        """Ask for more streams; where no follow is open, the next one begins with them."""
+        if new and self.conversation is not None and self._follow is not None:
+            task = asyncio.ensure_future(self._ask_more(self.conversation, self._follow, new))
+            self._adding.add(task)
+            task.add_done_callback(self._adding.discard)
+
+    async def _ask_more(self, conversation: Conversation, follow: int, new: dict[str, tuple[int, int]]) -> None:
         with contextlib.suppress(ConnectionLost):
             await conversation.watch_more(follow, self._folder.run, self.node_rank, new)
 

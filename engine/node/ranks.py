@@ -19,7 +19,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 from engine.node import proc
 from engine.node.journal import Journal
 
-LOG_WAIT_SECONDS = 5.0
+LOG_WAIT_SECONDS = 2.0
 LOG_TAIL_BYTES = 256 * 1024
 SETTLED_LOOK_SECONDS = 1.0
 LOOK_SHARE = 0.02  # of one core, while workers are still being looked for
@@ -29,6 +29,9 @@ _ATTEMPT = re.compile(r"attempt_(\d+)")
 # torch/distributed/elastic/multiprocessing: api.py says the first failure at once, errors/__init__.py sums up all.
 _FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: \d+ \(pid: (\d+)\)")
 _SUMMARY = re.compile(r"rank\s*: (\d+) \(local_rank: (\d+)\)\s+exitcode\s*: (-?\d+) \(pid: (\d+)\)")
+
+
+UNSEEN: proc.Ending = (None, None)
 
 
 class Stream(NamedTuple):
@@ -51,7 +54,7 @@ class Worker:
         self.start = start
         self.watched = False
         self.ended_at: Optional[float] = None  # unix seconds
-        self.recorded = False
+        self.ending = UNSEEN
 
     def fields(self) -> Dict[str, Any]:
         return {"attempt": self.attempt, "local_rank": self.local_rank, "rank": self.rank, "pid": self.pid}
@@ -98,6 +101,7 @@ class Ranks:
         self._above: Dict[int, int] = {child: os.getpid()}  # pid -> parent: torchrun, and what it may be started by
         self._below: Set[int] = set()
         self._workers: List[Worker] = []
+        self._ends: List[Worker] = []  # ended, and not recorded yet
         self._folders: Dict[int, Set[int]] = {}  # attempt -> local ranks that have a folder
         self._streams: Dict[str, Stream] = {}
         self._complete: Set[str] = set()
@@ -120,8 +124,6 @@ class Ranks:
     def look(self) -> None:
         """Find what is new: often while workers are missing, seldom once all are there."""
         self._end([w for w in self._workers if not w.watched and not proc.is_running(w.pid, w.start)])
-        if self._unresolved():
-            self._ask_log(final=False)
         if self.pause():
             return
         worked = time.process_time()
@@ -216,42 +218,42 @@ class Ranks:
 
     def _end(self, workers: List[Worker]) -> None:
         now = time.time()
-        endings = []
         for worker in workers:
             if worker.ended_at is None:
                 worker.ended_at = now
-                endings.append((worker, proc.observed_ending(worker.pid, worker.start)))
+                worker.ending = proc.observed_ending(worker.pid, worker.start)
+                self._ends.append(worker)
                 self._look_at = 0.0
-        # Torchrun answers the first failure with SIGTERM to the others: among ends seen at once, that is a consequence.
-        for worker, ending in sorted(endings, key=lambda seen: seen[1][1] == signal.SIGTERM):
-            if ending != (None, None):
-                self._record_end(worker, ending)
-
-    def _record_end(self, worker: Worker, ending: proc.Ending) -> None:
-        worker.recorded = True
-        code, number = ending
-        self._journal.append("worker_exit", at=worker.ended_at, code=code, signal=number, **worker.fields())
+        self._record_ends()
 
     def reaped(self, pid: int, status: int) -> None:
         """A worker came to this process as an orphan, and has been waited for."""
         for worker in self._workers:
-            if worker.pid == pid and not worker.recorded:
-                worker.ended_at = worker.ended_at or time.time()
-                self._record_end(worker, proc.ending(status))
+            if worker.pid == pid and worker.ended_at is None:
+                worker.ended_at = time.time()
+                worker.ending = proc.ending(status)
+                self._ends.append(worker)
 
-    def _unresolved(self) -> List[Worker]:
-        return [worker for worker in self._workers if worker.ended_at is not None and not worker.recorded]
+    def _record_ends(self, final: bool = False) -> None:
+        """Record ends in their order; one that nobody saw waits a while for torchrun's log, and the others for it."""
+        if any(worker.ending == UNSEEN for worker in self._ends):
+            text = self._log_tail(final)
+            codes = {int(pid): int(code) for code, pid in _FAILED.findall(text)}
+            codes.update({int(pid): int(code) for _, _, code, pid in _SUMMARY.findall(text)})
+            for worker in self._ends:
+                if worker.ending == UNSEEN and worker.pid in codes:
+                    worker.ending = _from_popen(codes[worker.pid])
+        self._ends.sort(key=lambda worker: (worker.ended_at or 0.0, _consequence(worker.ending)))
+        while self._ends:
+            worker = self._ends[0]
+            waited = time.time() - (worker.ended_at or 0.0)
+            if worker.ending == UNSEEN and waited < LOG_WAIT_SECONDS and not final:
+                return
+            self._record_end(self._ends.pop(0))
 
-    def _ask_log(self, final: bool) -> None:
-        """Take exit codes that nobody saw from torchrun's log; after a while, or at the end, call them unknown."""
-        text = self._log_tail(final)
-        codes = {int(pid): int(code) for code, pid in _FAILED.findall(text)}
-        codes.update({int(pid): int(code) for _, _, code, pid in _SUMMARY.findall(text)})
-        for worker in self._unresolved():
-            if worker.pid in codes:
-                self._record_end(worker, _from_popen(codes[worker.pid]))
-            elif final or time.time() - (worker.ended_at or 0.0) > LOG_WAIT_SECONDS:
-                self._record_end(worker, (None, None))
+    def _record_end(self, worker: Worker) -> None:
+        code, number = worker.ending
+        self._journal.append("worker_exit", at=worker.ended_at, code=code, signal=number, **worker.fields())
 
     def _log_tail(self, final: bool) -> str:
         path = os.path.join(self._run_dir, "torchrun.log")
@@ -270,7 +272,7 @@ class Ranks:
         """Torchrun and all below it are gone: record the last streams, the missing ends and the workers nobody saw."""
         self._find_streams()
         self._end(self._workers)
-        self._ask_log(final=True)
+        self._record_ends(final=True)
         seen = {worker.pid for worker in self._workers}
         for rank, local_rank, code, pid in _SUMMARY.findall(self._log_tail(final=True)):
             if int(pid) not in seen:
@@ -278,7 +280,8 @@ class Ranks:
                 # It ended before the first look, so it has no start time; torchrun only sums up its last attempt.
                 worker = Worker(max(self._folders, default=0), int(local_rank), int(rank), int(pid), 0)
                 self._journal.append("worker", start=0, **worker.fields())
-                self._record_end(worker, _from_popen(int(code)))
+                worker.ending = _from_popen(int(code))
+                self._record_end(worker)
 
 
 def _pair(values: Dict[str, str]) -> Optional[Tuple[int, int]]:
@@ -289,6 +292,11 @@ def _pair(values: Dict[str, str]) -> Optional[Tuple[int, int]]:
 def _from_popen(code: int) -> proc.Ending:
     """Python's subprocess writes a signal as a negative exit code."""
     return (None, -code) if code < 0 else (code, None)
+
+
+def _consequence(ending: proc.Ending) -> int:
+    """The place of an end among ends seen at once: torchrun answers the first failure with SIGTERM to the others."""
+    return 1 if ending == UNSEEN else 2 if ending[1] == signal.SIGTERM else 0
 
 
 def _folders(path: str) -> List[str]:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,3 +170,8 @@ async def test_localhost_needs_no_ssh() -> None:
     assert (transport.name, transport.peer) == ("localhost", "")
     assert await output(transport, "echo in") == b"in\n"
     await transport.close()
+
+
+def test_ssh_is_not_loaded_before_it_is_needed() -> None:
+    code = "import sys, engine.transport; sys.exit('asyncssh' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.errors import AuthenticationFailed, MachineError, RequestError, Unreachable
+from engine.errors import AuthenticationFailed, ConnectionLost, MachineError, RequestError, Unreachable
 from engine.ssh import SshClient, Timeouts
 from tests.loopback.programs import output
 from tests.loopback.sshd import keygen, public
@@ -167,6 +167,18 @@ async def test_eight_nodes_behind_a_jump_host_share_one_connection_to_it(lab: La
         assert node.count("Connection from") == 8
         assert bastion.count("Connection from") == 1
         assert {t.peer for t in transports} == {"127.0.0.2"}
+
+
+async def test_a_jump_host_whose_connection_broke_is_connected_to_again(lab: Lab, client: SshClient) -> None:
+    with lab.sshd("127.0.0.9") as bastion, lab.sshd("127.0.0.2") as node:
+        lab.alias("login", bastion)
+        lab.block("Host gpu*", "HostName 127.0.0.2", f"Port {node.port}", "ProxyJump login")
+        first = await client.connect("gpu1")
+        bastion.kill_sessions()
+        with pytest.raises(ConnectionLost):
+            await output(first, "sleep 5")
+        assert await output(await client.connect("gpu2"), "echo in") == b"in\n"
+        assert bastion.count("Connection from") == 2
 
 
 async def test_a_chain_of_jump_hosts_is_followed(lab: Lab, client: SshClient) -> None:

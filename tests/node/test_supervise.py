@@ -330,9 +330,10 @@ def test_a_killed_supervisor_ends_torchrun_and_a_sweep_finds_the_rest(launch: La
         assert time.monotonic() < deadline, launch.found()
         time.sleep(0.05)
     os.kill(launch.answer["pid"], signal.SIGKILL)
-    while any(proc.is_running(worker["pid"], worker["start"]) for worker in workers):
-        assert time.monotonic() < deadline + 5
-        time.sleep(0.05)
+    for ended in [*workers, *launch.records("torchrun")]:
+        while proc.is_running(ended["pid"], ended["start"]):
+            assert time.monotonic() < deadline + 5
+            time.sleep(0.05)
 
     assert not sweep.alive(str(launch.run_dir))
     assert launch.records("finished") == []
