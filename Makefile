@@ -30,7 +30,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-test
-	$(BIN)/pytest tests/bench
+	$(BIN)/python -m tests.bench
 
 system:
 	@sh tests/install.sh

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import io
 import json
+import math
 import secrets
 import time
 import zipfile
@@ -24,7 +26,7 @@ import msgspec
 
 from engine import __version__
 from engine.errors import ConnectionLost, MachineError, NodeRefused, NoPython
-from engine.events import Left
+from engine.events import Left, safe_left
 from engine.node import tail
 from engine.text import clean
 
@@ -100,6 +102,7 @@ class Conversation:
         self._inbox = bytearray(rest)
         self._payload: tuple[Sink, str, int, int] | None = None
         self._end: MachineError | None = None
+        self._heard = time.monotonic()
         self.ended: asyncio.Future[MachineError] = asyncio.get_running_loop().create_future()
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
 
@@ -121,7 +124,9 @@ class Conversation:
         asked, clock = time.monotonic(), time.time()
         answer = await self.ask("ping", timeout=30.0)
         half = (time.monotonic() - asked) / 2
-        moment = float(answer["t"])
+        moment = answer.get("t")
+        if not isinstance(moment, (int, float)) or not math.isfinite(moment):
+            raise ConnectionLost("the node does not keep to the protocol: a clock without a time", node=self.host)
         self.hello = msgspec.structs.replace(
             self.hello, latency=2 * half, clock=moment - clock - half, clock_error=half
         )
@@ -160,21 +165,29 @@ class Conversation:
             raise ConnectionLost(f"no answer to “{verb}” within {timeout:.0f} s", node=self.host) from None
         finally:
             self._pending.pop(number, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen, also where sending failed before it could be
         if "error" in answer:
             raise refusal(self.host, str(answer["error"]), clean(str(answer.get("text", ""))))
         result = answer.get("ok")
         return result if isinstance(result, dict) else {}
 
     async def _ping(self) -> None:
-        with contextlib.suppress(MachineError):
-            while True:
-                await asyncio.sleep(PING_EVERY)
+        """Ask now and then; a node from which nothing at all comes any more is lost, though the link looks open."""
+        while self._end is None:
+            await asyncio.sleep(PING_EVERY)
+            asked = time.monotonic()
+            try:
                 await self.ask("ping", timeout=PING_EVERY * 2)
+            except MachineError as lost:
+                if self._heard < asked:
+                    self._finish(lost)
 
     async def _read(self) -> None:
         try:
             self._digest(b"")
             while data := await self._link.receive():
+                self._heard = time.monotonic()
                 self._digest(data)
             error: MachineError = ConnectionLost(
                 f"our program there ended (exit status {self._link.exit_status}) {clean(self._link.stderr)}".strip(),
@@ -184,7 +197,7 @@ class Conversation:
             error = lost
         except OSError as full:
             error = MachineError(f"the log mirror on this machine cannot be written: {full}", node=self.host)
-        except (ValueError, TypeError, KeyError) as junk:
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as junk:
             error = ConnectionLost(f"the node does not keep to the protocol: {clean(str(junk))}", node=self.host)
         self._finish(error)
 
@@ -261,7 +274,7 @@ def lefts(answer: Mapping[str, Any]) -> tuple[Left, ...]:
         found = msgspec.convert(answer.get("left", []), list[Left])
     except msgspec.ValidationError:
         return ()
-    return tuple(Left(pid=left.pid, comm=clean(left.comm, 32), state=clean(left.state, 8)) for left in found)
+    return tuple(safe_left(left) for left in found)
 
 
 REFUSALS: dict[str, tuple[str, str]] = {
@@ -328,8 +341,11 @@ async def _answer(link: Link, nonce: bytes, inbox: bytearray, host: str) -> dict
             del inbox[: end + 1]
             at = line.rfind(nonce)
             if at >= 0:
-                answer = json.loads(line[at + len(nonce) :])
-                return answer if isinstance(answer, dict) else {}
+                # A shell that echoes its input prints the nonce too.
+                with contextlib.suppress(ValueError, RecursionError):
+                    answer = json.loads(line[at + len(nonce) :])
+                    if isinstance(answer, dict):
+                        return answer
         data = await link.receive()
         seen += len(data)
         if not data:
@@ -347,6 +363,8 @@ def _no_greeting(link: Link, host: str) -> MachineError:
             node=host,
             remedy="install Python 3.8 or later there (apt-get install python3)",
         )
+    if "Unknown option: -I" in said:
+        return _too_old(host, "python3 there is Python 2")
     detail = f": {said[-500:]}" if said else ""
     return NodeRefused(
         f"the shell there ended with exit status {link.exit_status} before our program could start{detail}",
@@ -355,16 +373,18 @@ def _no_greeting(link: Link, host: str) -> MachineError:
     )
 
 
+def _too_old(host: str, text: str) -> NoPython:
+    return NoPython(f"{text}; 3.8 or later is needed", node=host, remedy="put a newer python3 first on the PATH there")
+
+
 def _unfit(host: str, answer: dict[str, Any]) -> MachineError:
     text = clean(str(answer.get("text", "")))
     if answer["error"] == "python":
-        return NoPython(
-            f"{text}; 3.8 or later is needed", node=host, remedy="put a newer python3 first on the PATH there"
-        )
+        return _too_old(host, text)
     if answer["error"] == "state":
-        import errno
-
-        return refusal(host, errno.errorcode.get(int(answer.get("errno") or 0), "os"), f"{answer.get('path')}: {text}")
+        number = answer.get("errno")
+        code = errno.errorcode.get(number, "os") if isinstance(number, int) else "os"
+        return refusal(host, code, f"{clean(str(answer.get('path')))}: {text}")
     return NodeRefused(
         text, node=host, remedy=f"chmod 700 the folder, or set `state_dir` in the profile ({__version__})"
     )

@@ -16,7 +16,7 @@ import contextlib
 import functools
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -105,6 +105,7 @@ class Session:
         self.lost_after = LOST_AFTER
         self.wants: Callable[[int, str], bool] = lambda node_rank, stream: False
         self.replay = 0
+        self.retell = False
         self._viewer = viewer
         self._fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
         self._watches: dict[int, NodeWatch] = {}
@@ -112,6 +113,8 @@ class Session:
         self._stop: tuple[str, float] | None = None
         self._stopping: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._asked: set[tuple[int, str]] = set()
+        self._gone: OSError | None = None
         self.problems: list[str] = []
 
     # ---- start ----------------------------------------------------------------------------------------------------
@@ -155,14 +158,27 @@ class Session:
             session._say(events.Launched(t=time.time(), node_rank=rank, host=plan.nodes[rank].host))
             return None
 
-        errors = [error for error in await asyncio.gather(*map(start, conversations)) if error is not None]
+        starting = asyncio.gather(*map(start, conversations))
+        try:
+            # A start that is not waited for could come after its own stop.
+            answers = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await starting
+            await session._undo(conversations, "the user left while it was started")
+            session._end("stopped", "left while it was started")
+            raise
+        errors = [error for error in answers if error is not None]
         if errors:
-            await asyncio.gather(
-                *(session._stop_node(rank, c, "another node could not start", 5.0) for rank, c in conversations.items())
-            )
+            left = await session._undo(conversations, "another node could not start")
             session._end("failed", errors[0].text)
+            errors[0].remedy = "\n  ".join(filter(None, (errors[0].remedy, *left)))
             raise errors[0]
         return session, conversations
+
+    async def _undo(self, conversations: Mapping[int, Conversation], reason: str) -> list[str]:
+        """Stop a run that did not start everywhere; what could not be stopped, in words."""
+        results = await asyncio.gather(*(self._stop_node(rank, c, reason, 5.0) for rank, c in conversations.items()))
+        return [result.text for result in results if result.left or result.error]
 
     async def stop_now(self, grace: float) -> list[NodeStop]:
         """Stop the run on every node, whatever is known of it, and sweep; what each node says is left."""
@@ -180,32 +196,40 @@ class Session:
         """Follow the run to its end, or `once`: to what is there now. Cancel to leave; the run goes on.
 
         `wants(node_rank, stream)` says which logs come here; the last `replay` bytes of those that are here already
-        are shown first.
+        are shown first. With `retell` the viewer is told the events that are here already, too.
+        OSError when the viewer cannot write any more.
         """
-        self.state.fold(self.folder.history())
         for plan in self.record.plan.nodes:
             rank = plan.node_rank
-            watch = NodeWatch(
+            self._watches[rank] = NodeWatch(
                 self.folder,
                 rank,
                 plan.host,
                 functools.partial(self._fleet.dial, rank),
                 self._take,
                 self._say,
-                self._viewer,
+                self._show,
             )
-            self._watches[rank] = watch
+        sizes = {rank: watch.open_journal() for rank, watch in self._watches.items()}
+        for event in self.folder.history(sizes):
+            self.state.apply(event)
+            if self.retell:
+                self._tell(self._viewer.event, event)
+        for rank, watch in self._watches.items():
             node = self.state.nodes[rank]
             wanted = [name for name in (TORCHRUN_LOG, *node.streams) if self.wants(rank, name)]
-            watch.start_from_disk(wanted)
+            needed = {*wanted, *self._evidence(rank)}
+            watch.open_logs(needed)
             for name in wanted:
-                if self.replay and (text := watch.tail(name, self.replay)):
-                    self._viewer.log(rank, name, text)
-            if not (node.finished and self.folder.complete(rank, wanted)):
+                for piece in watch.pieces(name, self.replay):
+                    self._show(rank, name, piece)
+            if not (node.finished and self.folder.complete(rank, needed)):
                 first = (conversations or {}).get(rank)
                 self._tasks[rank] = asyncio.create_task(watch.run(first, once=once or node.over))
         try:
             await (self._fetch() if once else self._until_over())
+            if self._gone is not None:
+                raise self._gone
         finally:
             self._read_tails()
             await self._leave()
@@ -222,27 +246,38 @@ class Session:
 
     def want(self, node_rank: int, streams: Iterable[str]) -> None:
         """Bring these logs here from now on."""
+        streams = tuple(streams)
+        self._asked.update((node_rank, stream) for stream in streams)
         self._watches[node_rank].want(streams)
 
     async def _fetch(self) -> None:
-        await asyncio.gather(*self._tasks.values())
+        while self._tasks:
+            for rank in [rank for rank, task in self._tasks.items() if task.done()]:
+                self._tasks.pop(rank).result()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until something changes, a second at most. OSError when the viewer cannot write any more."""
+        waiting = asyncio.ensure_future(self._changed.wait())
+        await asyncio.wait({waiting, *self._tasks.values()}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        self._changed.clear()
+        if self._gone is not None:
+            raise self._gone
 
     async def _until_over(self) -> None:
         while True:
             self._send_stops()
             finished = [rank for rank, task in self._tasks.items() if task.done()]
             for rank in finished:
-                await self._node_ended(rank)
+                self._node_ended(rank)
             if not self._tasks:
                 await asyncio.gather(*self._stopping.values())
                 return
-            self._changed.clear()
-            waiting = asyncio.ensure_future(self._changed.wait())
-            await asyncio.wait({waiting, *self._tasks.values()}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+            await self._pause()
             self._declare_lost()
 
-    async def _node_ended(self, rank: int) -> None:
+    def _node_ended(self, rank: int) -> None:
         """A node's journal is read to its end: without an exit record, its supervisor was killed."""
         watch, node = self._watches[rank], self.state.nodes[rank]
         self._tasks.pop(rank).result()
@@ -252,13 +287,15 @@ class Session:
         rebooted = began is not None and began.boot and watch.boot and began.boot != watch.boot
         text = "restarted while the run was on it" if rebooted else "lost its supervisor: killed, no exit record"
         self._say(events.Lost(t=time.time(), node_rank=rank, host=node.host, text=text))
-        if watch.conversation is not None:
-            await self._stop_quietly(rank, watch.conversation, "the supervisor is gone", 0.0)
+        asked = self._stopping.get(rank)
+        if watch.conversation is not None and (asked is None or asked.done()):
+            sweep = self._stop_quietly(rank, watch.conversation, "the supervisor is gone", 0.0)
+            self._stopping[rank] = asyncio.create_task(sweep)
 
     def _declare_lost(self) -> None:
         """Give up nodes that stay away while another one answers: then it is not our own network."""
         now = time.time()
-        answering = any(watch.broken_since is None for watch in self._watches.values())
+        answering = any(watch.answers for watch in self._watches.values())
         for rank, watch in self._watches.items():
             away = watch.broken_since
             if rank not in self._tasks or away is None or not answering or now - away < self.lost_after:
@@ -285,7 +322,7 @@ class Session:
 
     async def _stop_quietly(self, rank: int, conversation: Conversation, reason: str, grace: float) -> None:
         result = await self._stop_node(rank, conversation, reason, grace)
-        if result.left or result.error:
+        if (result.left or result.error) and result.text not in self.problems:
             self.problems.append(result.text)
 
     async def _stop_node(
@@ -324,7 +361,30 @@ class Session:
             self._bring_evidence(event)
         if isinstance(event, (events.WorkerExit, events.TorchrunExit, events.Finished, events.Lost, events.Reached)):
             self._changed.set()
-        self._viewer.event(event)
+        self._tell(self._viewer.event, event)
+
+    def _show(self, node_rank: int, stream: str, data: bytes) -> None:
+        """Bytes of a log for the viewer, unless they came for the verdict only."""
+        if (node_rank, stream) in self._asked or self.wants(node_rank, stream):
+            self._tell(self._viewer.log, node_rank, stream, data)
+
+    def _tell(self, deliver: Callable[..., None], *what: Any) -> None:
+        """Give something to the viewer. Where its output has gone, that ends the watch, and no conversation."""
+        if self._gone is None:
+            try:
+                deliver(*what)
+            except OSError as gone:
+                self._gone = gone
+                self._changed.set()
+
+    def _evidence(self, rank: int) -> set[str]:
+        """The logs that the verdict needs: of torchrun and of the ranks that failed, where something failed."""
+        failed = [w.key for w in self.state.workers.values() if w.key[1] == rank and w.failed]
+        ended = self.state.nodes[rank].torchrun_exit
+        if not failed and (ended is None or ended.code == 0):
+            return set()
+        streams = (self.state.stderr_stream(rank, attempt, local_rank) for attempt, _, local_rank in failed)
+        return {TORCHRUN_LOG, *filter(None, streams)}
 
     def _bring_evidence(self, event: events.WorkerExit | events.TorchrunExit) -> None:
         """The logs of what failed come here whether somebody looks or not."""
@@ -343,24 +403,24 @@ class Session:
                 if text := watch.tail(stream):
                     self.state.tails[rank, stream] = clean_lines(text.decode("utf-8", "replace"), 60)
 
-    def _end(self, outcome: str, text: str) -> None:
+    def _end(self, outcome: Literal["succeeded", "failed", "stopped"], text: str) -> None:
         if self.state.ended is None:
             self._say(events.Ended(t=time.time(), outcome=outcome, text=text))
         self.summarise()
 
     def summarise(self) -> None:
         """Write down how far the run is, for lists."""
-        metric, started = self.state.metric, self.state.started
+        metric, started, ended = self.state.metric, self.state.started, self.state.ended
         verdict = self.state.verdict()
         self.folder.summarise(
             Summary(
                 outcome=self.state.outcome,
                 seen=time.time(),
-                text=verdict.text if verdict else "",
+                text=verdict.text if verdict else ended.text if ended else "",
                 step=metric.step if metric else None,
                 total=metric.total if metric else None,
                 loss=metric.loss if metric else None,
-                elapsed=time.time() - started if started else 0.0,
+                elapsed=(self.state.over_at or time.time()) - started if started else 0.0,
             )
         )
 

@@ -107,7 +107,8 @@ class RunState:
                 self.stop_reason = self.stop_reason or event.reason
             case events.Supervisor():
                 node.supervisor = event
-                self.started = min(self.started or event.t, event.t)
+                began = event.t - node.clock
+                self.started = min(self.started or began, began)
             case events.Stream():
                 node.streams[event.path] = event
             case events.Worker():
@@ -144,6 +145,12 @@ class RunState:
     @property
     def over(self) -> bool:
         return all(node.over for node in self.nodes.values())
+
+    @property
+    def over_at(self) -> float | None:
+        """When the last node was over, in unix seconds on the workstation's clock; None while one is not."""
+        ends = [n.finished.t - n.clock if n.finished else n.lost_at for n in self.nodes.values()]
+        return max(ends) if self.over else None
 
     @property
     def outcome(self) -> Outcome:

@@ -23,7 +23,7 @@ from engine.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from engine.conversation import Conversation
     from engine.runs import Mirror, RunFolder
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 JOURNAL = "journal.jsonl"
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts to open a broken link again; the last one repeats."""
+PIECE = 1 << 20
 
 
 class Viewer(Protocol):
@@ -42,7 +43,7 @@ class Viewer(Protocol):
 
 class NodeWatch:
     """Follow one node. `dial` opens a conversation with it; `record` takes the journal's events in
-    their order, `observe` what is seen from here."""
+    their order, `observe` what is seen from here, `show` the bytes of the logs (node_rank, stream, bytes)."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class NodeWatch:
         dial: Callable[[], Awaitable[Conversation]],
         record: Callable[[events.AnyEvent], None],
         observe: Callable[[events.AnyEvent], None],
-        viewer: Viewer,
+        show: Callable[[int, str, bytes], None],
     ) -> None:
         self.node_rank = node_rank
         self.host = host
@@ -60,11 +61,12 @@ class NodeWatch:
         self.broken_since: float | None = None
         self.boot = ""
         self.finished = False
+        self._tries = 0
         self._folder = folder
         self._dial = dial
         self._record = record
         self._observe = observe
-        self._viewer = viewer
+        self._show = show
         self._mirrors: dict[str, Mirror] = {}
         self._follow: int | None = None
         self._settled = asyncio.Event()
@@ -73,17 +75,26 @@ class NodeWatch:
 
     # ---- what the session calls -----------------------------------------------------------------------------------
 
-    def start_from_disk(self, wanted: Iterable[str]) -> None:
-        """Open the mirrors of what earlier viewers brought here; the journal's events are folded by the session."""
-        for stream in (JOURNAL, *wanted):
-            self._mirror(stream)
-        journal = self._mirrors[JOURNAL]
+    def open_journal(self) -> int:
+        """Open the mirror of the journal. Its size in bytes: so much is for the session to fold, the rest comes."""
+        journal = self._mirror(JOURNAL)
         size, step = journal.size, 1 << 16
         while size and b"\n" not in self._torn:
             start = max(0, size - step)
             self._torn = journal.read(start, size - start) + self._torn
             size = start
         self._torn = self._torn.rpartition(b"\n")[2]
+        return journal.size
+
+    def open_logs(self, wanted: Iterable[str]) -> None:
+        """Open the mirrors of what earlier viewers brought here."""
+        for stream in wanted:
+            self._mirror(stream)
+
+    @property
+    def answers(self) -> bool:
+        """Is there a conversation with this node right now?"""
+        return self.conversation is not None and not self.conversation.ended.done() and self.broken_since is None
 
     async def run(self, conversation: Conversation | None = None, once: bool = False) -> None:
         """Watch until the node's part is over and read; a broken link is opened again, however long that takes.
@@ -91,11 +102,10 @@ class NodeWatch:
         With `once`, what is there now is fetched, and a link that breaks stays so.
         MachineError when the mirror here cannot be written.
         """
-        tries = 0
+        self._tries = 0
         while True:
             try:
                 conversation = conversation or await self._dial()
-                tries = 0
                 await self._one_conversation(conversation, once)
                 return
             except NodeRefused as refused:
@@ -118,8 +128,8 @@ class NodeWatch:
             if conversation is not None:
                 await conversation.close()
                 conversation = None
-            await asyncio.sleep(BACKOFF[min(tries, len(BACKOFF) - 1)])
-            tries += 1
+            await asyncio.sleep(BACKOFF[min(self._tries, len(BACKOFF) - 1)])
+            self._tries += 1
 
     def _broken(self, text: str) -> None:
         if self.broken_since is None:
@@ -132,9 +142,23 @@ class NodeWatch:
         self._add(new)
 
     def tail(self, stream: str, size: int = 8192) -> bytes:
-        """The end of a stream, as far as it is here."""
+        """The last `size` bytes of a stream, as far as it is here."""
+        return b"".join(self.pieces(stream, size))
+
+    def pieces(self, stream: str, size: int) -> Iterator[bytes]:
+        """The last `size` bytes of a stream in pieces that fit into memory; a cut begins with a whole line."""
         mirror = self._mirrors.get(stream)
-        return mirror.read(max(0, mirror.size - size), size) if mirror is not None else b""
+        if mirror is None:
+            return
+        end = mirror.size
+        start = max(0, end - size)
+        cut = start > 0
+        while start < end and (piece := mirror.read(start, min(PIECE, end - start))):
+            start += len(piece)
+            if cut:
+                piece = piece.partition(b"\n")[2] or piece
+                cut = False
+            yield piece
 
     async def close(self) -> None:
         for task in self._adding:
@@ -164,6 +188,7 @@ class NodeWatch:
         positions = {name: mirror.position() for name, mirror in self._mirrors.items()}
         self._follow = None
         self._follow = await conversation.watch(self._folder.run, self.node_rank, positions, self, once)
+        self._tries = 0
         # The journal's first records may come with the answer, and name streams before the follow has a number.
         self._add({name: mirror.position() for name, mirror in self._mirrors.items() if name not in positions})
         settled = asyncio.ensure_future(self._settled.wait())
@@ -203,7 +228,7 @@ class NodeWatch:
     def data(self, stream: str, offset: int, data: bytes) -> None:
         self._mirrors[stream].write(offset, data)
         if stream != JOURNAL:
-            self._viewer.log(self.node_rank, stream, data)
+            self._show(self.node_rank, stream, data)
             return
         *lines, self._torn = (self._torn + data).split(b"\n")
         if len(self._torn) > events.RECORD_LIMIT:

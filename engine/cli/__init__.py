@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -37,8 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         top.print_help()
         return 0
-    from engine.errors import EXIT_INTERRUPTED, RankdeckError
+    from engine.errors import EXIT_INTERRUPTED, EXIT_MACHINE, RankdeckError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     module, function = COMMANDS[options.command]
     try:
         code: int = getattr(importlib.import_module(f"engine.cli.{module}"), function)(options)
@@ -53,3 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; the interpreter must not complain about it while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_INTERRUPTED
+    except OSError as error:
+        print(f"rankdeck: this machine: {error}", file=sys.stderr)
+        return EXIT_MACHINE

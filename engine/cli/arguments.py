@@ -42,10 +42,12 @@ def parser() -> argparse.ArgumentParser:
     profile(launch)
     skips(launch)
     launch.add_argument("--detach", action="store_true", help="start it, print the name of the run, leave")
+    patience(launch)
     output(launch)
 
     attach = command("attach", "watch a running or finished run")
     run(attach, optional=True)
+    patience(attach)
     output(attach)
 
     runs = command("runs", "list the runs that this machine knows")
@@ -127,6 +129,16 @@ def output(command: argparse.ArgumentParser) -> None:
     group = command.add_mutually_exclusive_group()
     group.add_argument("--plain", action="store_true", help="text: each log line with its rank and node (the default)")
     group.add_argument("--json", action="store_true", help="the events, a JSON object a line on stdout")
+
+
+def patience(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lost-after",
+        type=seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds that a node may stay unreachable, while another answers, before it is given up (default 60)",
+    )
 
 
 def seconds(text: str) -> float:

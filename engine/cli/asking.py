@@ -71,7 +71,9 @@ def run_async(work: Callable[[Connector], Coroutine[Any, Any, int]]) -> int:
         task = asyncio.current_task()
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            # Ignored where the caller asked for it: nohup, or & in a script.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         connector = Connector(ask=Terminal())
         try:
             return await work(connector)

@@ -104,8 +104,8 @@ def profiles_validate(options: Namespace) -> int:
         mistakes: list[str] = []
         try:
             profile.load(shelf.find(name))
-        except ProfileError as error:
-            mistakes = error.mistakes
+        except RequestError as error:
+            mistakes = error.mistakes if isinstance(error, ProfileError) else [error.text]
             if not options.json:
                 say(str(error))
         if options.json:

@@ -21,7 +21,6 @@ from engine.errors import (
     RankdeckError,
     RequestError,
 )
-from engine.events import Left
 from engine.text import clean
 
 if TYPE_CHECKING:
@@ -58,12 +57,14 @@ def list_runs(options: Namespace) -> int:
         outcome = summary.outcome if summary else "unknown"
         if summary and outcome == "running":
             outcome = f"running, seen {age(summary.seen)} ago"
-        step = f"{summary.step}/{summary.total}" if summary and summary.step is not None else "-"
+        step = "-"
+        if summary and summary.step is not None:
+            step = f"{summary.step}/{summary.total}" if summary.total else str(summary.step)
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created))
-        ranks = f"{len(record.plan.nodes)}×{record.plan.world_size}"
-        rows.append((folder.run, outcome, ranks, step, started, clean(summary.text, 60) if summary else ""))
+        nodes, ranks = str(len(record.plan.nodes)), str(record.plan.world_size)
+        rows.append((folder.run, outcome, nodes, ranks, step, started, clean(summary.text, 60) if summary else ""))
     if rows:
-        show_table(("RUN", "STATE", "NODES×RANKS", "STEP", "STARTED", ""), rows)
+        show_table(("RUN", "STATE", "NODES", "RANKS", "STEP", "STARTED", ""), rows)
     elif not options.json:
         say("no runs yet; start one: rankdeck launch PROFILE, or rankdeck demo")
     return EXIT_OK
@@ -158,7 +159,10 @@ def pull(options: Namespace) -> int:
         target = folder.path
         if options.directory is not None:
             target = Path(options.directory)
-            shutil.copytree(folder.path, target, dirs_exist_ok=True)
+            try:
+                shutil.copytree(folder.path, target, dirs_exist_ok=True)
+            except (OSError, shutil.Error) as error:
+                raise RequestError(f"{target} cannot be written: {error}") from None
         for path in sorted(path for path in target.rglob("*") if path.is_file()):
             size, name = path.stat().st_size, str(path.relative_to(target))
             emit({"file": name, "bytes": size}) if options.json else print(f"{size:>12}  {name}")

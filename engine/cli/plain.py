@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -49,15 +50,16 @@ class Plain:
 
     def flush(self) -> None:
         """Print last lines that have no end, and leave the terminal on a line of its own."""
-        for key, rest in self._carry.items():
+        carried, self._carry = self._carry, {}
+        for key, rest in carried.items():
             self._print(key, rest)
-        self._carry.clear()
         self._wipe()
 
     def say(self, text: str) -> None:
-        self._wipe()
-        self._talk.write(f"{text}\n")
-        self._talk.flush()
+        with contextlib.suppress(OSError):  # the terminal may be gone, and what is to be done then still is
+            self._wipe()
+            self._talk.write(f"{text}\n")
+            self._talk.flush()
 
     def _print(self, key: tuple[int, str], whole: bytes) -> None:
         label = self._labels.get(key) or self._label(*key)
@@ -86,7 +88,9 @@ class Plain:
     def _words(self, event: events.AnyEvent) -> str:
         """An event in words; "" for one that needs none."""
         state = self._state()
-        host = state.nodes[event.node_rank].host if state and event.node_rank in state.nodes else ""
+        host = getattr(event, "host", "")
+        if not host and state is not None and event.node_rank in state.nodes:
+            host = state.nodes[event.node_rank].host
         match event:
             case events.Unreachable():
                 return f"{host}: unreachable, the job there runs on: {event.text}"
@@ -117,14 +121,16 @@ class Plain:
         assert state is not None
         self._drawn = time.monotonic()
         self._wipe()
-        self._talk.write(f"\r{progress(state, time.time())}\x1b[K")
-        self._talk.flush()
+        with contextlib.suppress(OSError):
+            self._talk.write(f"\r{progress(state, time.time())}\x1b[K")
+            self._talk.flush()
         self._shown = True
 
     def _wipe(self) -> None:
         if self._shown:
-            self._talk.write("\r\x1b[K")
             self._shown = False
+            with contextlib.suppress(OSError):
+                self._talk.write("\r\x1b[K")
 
 
 class JsonLines:
@@ -145,7 +151,8 @@ class JsonLines:
         pass
 
     def say(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{text}\n")
 
 
 class Quiet(JsonLines):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
 
 from engine import plan, runs
-from engine.cli.asking import Terminal, asked_profile, run_async, say
+from engine.cli.asking import Terminal, asked_profile, emit, run_async, say
 from engine.cli.plain import JsonLines, Plain, progress
 from engine.cli.preflight import checked, show_findings
 from engine.errors import (
@@ -40,17 +41,26 @@ def view(options: Namespace) -> View:
 
 
 def launch(options: Namespace) -> int:
-    return start(asked_profile(options), options.skip, view(options), detach=options.detach, stop_on_leave=False)
+    asked = asked_profile(options)
+    return start(asked, options.skip, view(options), detach=options.detach, lost_after=options.lost_after)
 
 
 def demo(options: Namespace) -> int:
     from engine.demo import demo_profile
 
     asked = demo_profile(options.steps)
-    return start(asked, (), view(options), detach=False, stop_on_leave=True)
+    return start(asked, (), view(options), stop_on_leave=True)
 
 
-def start(asked: Profile, skip: Iterable[str], viewer: View, *, detach: bool, stop_on_leave: bool) -> int:
+def start(
+    asked: Profile,
+    skip: Iterable[str],
+    viewer: View,
+    *,
+    detach: bool = False,
+    stop_on_leave: bool = False,
+    lost_after: float = 60.0,
+) -> int:
     """Preflight, launch, then watch like any other viewer."""
 
     async def work(connector: Connector) -> int:
@@ -63,6 +73,7 @@ def start(asked: Profile, skip: Iterable[str], viewer: View, *, detach: bool, st
         try:
             show_findings(found, everything=False)
             if found.errors:
+                await close_all(found.conversations)
                 say(f"rankdeck: preflight found {len(found.errors)} error(s); nothing was started")
                 return EXIT_PREFLIGHT
             made = found.plan(runs.new_name(asked.name))
@@ -74,8 +85,9 @@ def start(asked: Profile, skip: Iterable[str], viewer: View, *, detach: bool, st
         if detach:
             await close_all(conversations)
             session.summarise()
-            print(made.run)
+            emit({"run": made.run}) if isinstance(viewer, JsonLines) else print(made.run)
             return EXIT_OK
+        session.lost_after = lost_after
         return await watched(session, viewer, conversations, stop_on_leave)
 
     return run_async(work)
@@ -94,6 +106,8 @@ def attach(options: Namespace) -> int:
     async def work(connector: Connector) -> int:
         session = opened(folder, connector, viewer)
         session.replay = REPLAY
+        session.retell = options.json
+        session.lost_after = options.lost_after
         viewer.say(f"run {folder.run}")
         return await watched(session, viewer, None, stop_on_leave=False)
 
@@ -118,12 +132,14 @@ async def watched(
     try:
         state = await session.watch(conversations)
     except asyncio.CancelledError:
-        viewer.flush()
+        with contextlib.suppress(OSError):
+            viewer.flush()
         session.summarise()
         run = session.folder.run
         if stop_on_leave:
             viewer.say("stopping …")
-            await session.stop_now(5.0)
+            for result in await session.stop_now(5.0):
+                viewer.say(result.text)
         else:
             viewer.say(
                 f"left; the run goes on\n  watch it again: rankdeck attach {run}\n  stop it: rankdeck stop {run}"
@@ -135,7 +151,7 @@ async def watched(
 
 def report(session: Session, state: RunState, viewer: View) -> int:
     """The end of a run in words, and its exit code."""
-    viewer.say(progress(state, state.ended.t if state.ended is not None else time.time()))
+    viewer.say(progress(state, state.over_at or time.time()))
     for problem in session.problems:
         viewer.say(problem)
     if state.outcome == "succeeded":

@@ -120,7 +120,7 @@ def read(path: str, offset: int = 0) -> Tuple[List[Record], int]:
             offset += len(line)
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):
                 records.append(record)

@@ -101,11 +101,11 @@ class Ranks:
         self._above: Dict[int, int] = {child: os.getpid()}  # pid -> parent: torchrun, and what it may be started by
         self._below: Set[int] = set()
         self._workers: List[Worker] = []
+        self._local_world_size = 0
         self._ends: List[Worker] = []  # ended, and not recorded yet
         self._folders: Dict[int, Set[int]] = {}  # attempt -> local ranks that have a folder
         self._streams: Dict[str, Stream] = {}
         self._complete: Set[str] = set()
-        self._log_size = 0
         self._look_at = 0.0
 
     @property
@@ -138,7 +138,7 @@ class Ranks:
             return False
         newest = max(self._folders)
         present = {w.local_rank for w in self._workers if w.attempt == newest and w.ended_at is None}
-        return present >= self._folders[newest]
+        return present >= self._folders[newest] and len(present) >= self._local_world_size
 
     # Streams
 
@@ -207,6 +207,8 @@ class Ranks:
         self._above.pop(found.pid)
         self._below.add(found.pid)
         self._workers.append(worker)
+        size = values.get("LOCAL_WORLD_SIZE", "")
+        self._local_world_size = int(size) if size.isdigit() else 0
         self._journal.append("worker", start=worker.start, **worker.fields())
         worker.watched = self._poller.watch(worker.pid)
 
@@ -237,7 +239,7 @@ class Ranks:
     def _record_ends(self, final: bool = False) -> None:
         """Record ends in their order; one that nobody saw waits a while for torchrun's log, and the others for it."""
         if any(worker.ending == UNSEEN for worker in self._ends):
-            text = self._log_tail(final)
+            text = self._log_tail()
             codes = {int(pid): int(code) for code, pid in _FAILED.findall(text)}
             codes.update({int(pid): int(code) for _, _, code, pid in _SUMMARY.findall(text)})
             for worker in self._ends:
@@ -255,15 +257,11 @@ class Ranks:
         code, number = worker.ending
         self._journal.append("worker_exit", at=worker.ended_at, code=code, signal=number, **worker.fields())
 
-    def _log_tail(self, final: bool) -> str:
+    def _log_tail(self) -> str:
         path = os.path.join(self._run_dir, "torchrun.log")
         try:
-            size = os.stat(path).st_size
-            if size == self._log_size and not final:
-                return ""
-            self._log_size = size
             with open(path, "rb") as file:
-                file.seek(max(0, size - LOG_TAIL_BYTES))
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
                 return file.read(LOG_TAIL_BYTES).decode("utf-8", "replace")
         except OSError:
             return ""
@@ -274,7 +272,7 @@ class Ranks:
         self._end(self._workers)
         self._record_ends(final=True)
         seen = {worker.pid for worker in self._workers}
-        for rank, local_rank, code, pid in _SUMMARY.findall(self._log_tail(final=True)):
+        for rank, local_rank, code, pid in _SUMMARY.findall(self._log_tail()):
             if int(pid) not in seen:
                 seen.add(int(pid))
                 # It ended before the first look, so it has no start time; torchrun only sums up its last attempt.

@@ -194,12 +194,13 @@ class Serve:
         from engine.node import sweep
 
         run_dir = self._run_dir(request)
-        number = int(request.get("sub", request["id"]))
+        number = int(request["sub"] if "sub" in request else request["id"])
         follow = self.follows.get(number)
         if follow is None:
             if not os.path.isdir(run_dir):
                 raise Refused("no-run", "%s has no folder of this run: %s" % (os.uname().nodename, run_dir))
-            follow = self.follows[number] = tail.Follow(run_dir, lambda: sweep.alive(run_dir), bool(request.get("once")))
+            once = bool(request.get("once"))
+            follow = self.follows[number] = tail.Follow(run_dir, lambda: sweep.alive(run_dir), once)
         for name, (offset, crc) in request["streams"].items():
             follow.add(str(name), int(offset), int(crc))
         return {}
@@ -263,8 +264,11 @@ class Serve:
         if alive:
             beside = os.path.join(run_dir, ".stop.%d.%d" % (os.getpid(), threading.get_ident()))
             fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                json.dump({"grace": grace, "reason": str(request.get("reason", ""))}, file)
+            try:
+                with open(fd, "w", encoding="utf-8") as file:
+                    json.dump({"grace": grace, "reason": str(request.get("reason", ""))}, file)
+            except OSError:
+                pass  # a full disk: a request that cannot be read stops the job too
             os.rename(beside, os.path.join(run_dir, "stop.json"))
             deadline = time.monotonic() + grace + 20
             while alive and time.monotonic() < deadline:
@@ -302,4 +306,6 @@ def main(state: str, program: str) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
+    # A bash below SHLVL 2 that sees SSH_CLIENT takes itself for a login of sshd and reads .bashrc, which has been read.
+    os.environ["SHLVL"] = "1"
     Serve(state, program).run(0, 1)

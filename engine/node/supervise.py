@@ -273,7 +273,7 @@ class Supervisor:
             self._stop(float(request.get("grace", self._job.grace)), str(request.get("reason", ""))[:1000])
         except OSError:
             return
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             self._stop(self._job.grace, "a request that cannot be read")
 
     def _stop(self, grace: float, reason: str) -> None:

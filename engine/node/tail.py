@@ -6,12 +6,16 @@ when the supervisor's lock was seen free *before* the read that found nothing ne
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import zlib
 from typing import Callable, Dict, List, Optional, Tuple
 
 CHUNK = 256 * 1024
+STEP = 4 * CHUNK  # bytes that one step reads at most
+KEPT_OPEN = 200  # files; where more are followed, each is opened for each read
 FINGERPRINT = 4096
 STREAM = re.compile(
     r"(?:journal\.jsonl|torchrun\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout|stderr)\.log)"
@@ -37,10 +41,16 @@ class Stream:
         self.reset = False
 
     def open(self) -> bool:
+        """OSError for a file that is there and cannot be opened: it must not pass for an empty one."""
         if self.fd < 0:
             try:
-                self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except OSError:
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+                    return False
+                raise
+            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                self.close()
                 return False
         if self.crc is not None:
             if os.fstat(self.fd).st_size < self.offset or fingerprint(self.fd, self.offset) != self.crc:
@@ -50,13 +60,8 @@ class Stream:
         return True
 
     def read(self) -> bytes:
-        """What is new, at most one chunk; b"" when there is nothing."""
-        if not self.open():
-            return b""
-        try:
-            return os.pread(self.fd, CHUNK, self.offset)
-        except OSError:
-            return b""
+        """What is new, at most one chunk; b"" when there is nothing. OSError when it cannot be read."""
+        return os.pread(self.fd, CHUNK, self.offset) if self.open() else b""
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -90,12 +95,21 @@ class Follow:
         """
         alive = self._alive() if look and self.was_alive is not False else self.was_alive
         chunks: List[Tuple[str, int, bytes, bool]] = []
-        for stream in self.streams.values():
+        size = 0
+        for _ in range(len(self.streams)):
+            # The one that was read goes to the end of the row, so that all have their turn.
+            name = next(iter(self.streams))
+            stream = self.streams[name] = self.streams.pop(name)
             data = stream.read()
             if data or stream.reset:
                 chunks.append((stream.name, stream.offset, data, stream.reset))
                 stream.offset += len(data)
                 stream.reset = False
+                size += len(data)
+            if len(self.streams) > KEPT_OPEN:
+                stream.close()
+            if size >= STEP:
+                break
         changed = alive if alive != self.was_alive else None
         self.was_alive = alive
         if (alive is False or self.once) and not chunks:

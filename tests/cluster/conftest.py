@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.cluster import Cluster, obstacle
+from tests.cluster.workstation import Workstation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +75,9 @@ def hosts(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[Ho
 def user_env(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
     """Run `rankdeck` with this as its whole environment: a fresh home, and the cluster's ssh config."""
     return cluster.user_env(tmp_path / "workstation")
+
+
+@pytest.fixture
+def user(cluster: Cluster, user_env: dict[str, str]) -> Workstation:
+    """Someone at the workstation who runs the real `rankdeck`."""
+    return Workstation(cluster, user_env)

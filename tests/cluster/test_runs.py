@@ -7,19 +7,12 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.cluster.workstation import TALK, Workstation, sums, sums_on_nodes, wait_until
 
 if TYPE_CHECKING:
-    from tests.cluster.hosts import Cluster, Host
+    from tests.cluster.hosts import Host
 
 TRAIN = "  kind: module\n  path: engine.train\n  args: [--set, steps={steps}, --set, log_every=1]\n"
-
-
-@pytest.fixture
-def user(cluster: Cluster, user_env: dict[str, str]) -> Workstation:
-    return Workstation(cluster, user_env)
 
 
 def train_profile(user: Workstation, hosts: tuple[Host, ...], steps: int) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cluster.hosts import Cluster, Host
+    from tests.cluster.cluster import Cluster
+    from tests.cluster.hosts import Host
 
 RANKDECK = str(Path(sys.prefix) / "bin" / "rankdeck")
 VENV = f"export PATH={sys.prefix}/bin:$PATH"
@@ -69,7 +70,13 @@ class Workstation:
         count = len(list(self.home.glob("viewer-*.out")))
         with (self.home / f"viewer-{count}.out").open("w") as out, (self.home / f"viewer-{count}.err").open("w") as err:
             return subprocess.Popen(
-                [RANKDECK, *argv], env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True, cwd=self.home
+                [RANKDECK, *argv],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                text=True,
+                cwd=self.home,
             )
 
     def launch(self, profile: str, *flags: str) -> str:

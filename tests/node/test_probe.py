@@ -51,6 +51,16 @@ def write_program(path: Path, text: str) -> Path:
     return path
 
 
+def gone(*commands: str) -> bool:
+    """Whether none of these runs any more; a killed process takes a moment to be so."""
+    until = time.monotonic() + 5
+    while any(proc.command(pid) in commands for pid in proc.pids()):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def stand_in_nvidia_smi(tmp_path: Path, text: str) -> str:
     write_program(tmp_path / "tools" / "nvidia-smi", "#!/bin/bash\n" + text)
     return f"export PATH={tmp_path}/tools:$PATH"
@@ -88,8 +98,8 @@ def test_it_runs_on_an_old_and_a_new_python_without_site_packages(python: str, t
         f"import json, sys; sys.path.insert(0, {str(ROOT)!r}); from engine.node.probe import probe;"
         "print(json.dumps(probe(json.loads(sys.stdin.read()))))"
     )
-    ask = {"program": {"kind": "script", "path": "train.py"}, "workdir": str(tmp_path), "state": str(tmp_path)}
-    ask |= {"ports": [29500], "route_to": ["localhost"]}
+    ask: dict[str, Any] = {"program": {"kind": "script", "path": "train.py"}, "workdir": str(tmp_path)}
+    ask |= {"state": str(tmp_path), "ports": [29500], "route_to": ["localhost"]}
     done = subprocess.run(
         [python, "-I", "-S", "-c", code], input=json.dumps(ask), capture_output=True, text=True, check=True, timeout=60
     )
@@ -142,10 +152,15 @@ def test_a_torch_of_the_activation_is_read_as_text(tmp_path: Path, script: Path)
 
 @pytest.mark.parametrize(
     "head",
-    ["#!{python}\n", "#!/usr/bin/env mypython\n", '#!/bin/sh\n\'\'\'exec\' "{python}" "$0" "$@"\n', "#!{python} -s\n"],
+    [
+        "#!{python}\n",
+        "#!/usr/bin/env python-odd\n",
+        '#!/bin/sh\n\'\'\'exec\' "{python}" "$0" "$@"\n',
+        "#!{python} -s\n",
+    ],
 )
 def test_the_interpreter_is_that_of_torchrun(head: str, tmp_path: Path, script: Path) -> None:
-    python = tmp_path / "odd" / "mypython"
+    python = tmp_path / "odd" / "python-odd"
     write_program(python, f'#!/bin/bash\nexport SEEN=1\nexec -a "{python}" {sys.executable} "$@"\n')
     write_program(tmp_path / "bin" / "torchrun", head.format(python=python))
     seen = look(tmp_path, activate=f"export PATH={tmp_path}/bin:{tmp_path}/odd:$PATH")["python"]
@@ -207,7 +222,7 @@ def test_an_activation_that_hangs_is_ended_with_its_children(tmp_path: Path, scr
     answer = look(tmp_path, activate="sleep 4711 & sleep 4712", seconds=0.5)
     assert time.monotonic() - began < 3
     assert (answer["python"]["timed_out"], answer["python"]["workdir_ok"]) == (True, True)
-    assert not any(proc.command(pid).startswith("sleep 471") for pid in proc.pids())
+    assert gone("sleep 4711", "sleep 4712")
     assert answer["system"]["hostname"]
 
 
@@ -216,7 +231,7 @@ def test_what_an_activation_leaves_running_neither_holds_the_look_up_nor_stays(t
     answer = look(tmp_path, activate=f"sleep 4713 & {VENV}", seconds=10)
     assert time.monotonic() - began < 5
     assert answer["python"]["torch"]
-    assert not any(proc.command(pid).startswith("sleep 4713") for pid in proc.pids())
+    assert gone("sleep 4713")
 
 
 def test_an_interpreter_that_does_not_start_is_an_error_of_its_part(tmp_path: Path, script: Path) -> None:
@@ -368,7 +383,11 @@ def test_a_route_tells_the_address_and_interface_that_packets_leave_by(tmp_path:
 def test_a_resolver_that_does_not_answer_costs_no_more_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.node import addresses
 
-    monkeypatch.setattr(addresses, "_lookup", lambda name: time.sleep(1) or ([], ""))
+    def slow(name: str) -> tuple[list[str], str]:
+        time.sleep(1)
+        return [], ""
+
+    monkeypatch.setattr(addresses, "_lookup", slow)
     began = time.monotonic()
     found = addresses.resolve(["one", "two"], 0.1)
     assert time.monotonic() - began < 0.6
@@ -378,7 +397,9 @@ def test_a_resolver_that_does_not_answer_costs_no_more_than_its_time(monkeypatch
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
 
 QUERIES = """case $1 in
---query-gpu=*) printf '0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 4, 570.86.10\\n1, GPU-b, NVIDIA H100 80GB HBM3, 81559, [N/A], 570.86.10\\n' ;;
+--query-gpu=*)
+  echo '0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 4, 570.86.10'
+  echo '1, GPU-b, NVIDIA H100 80GB HBM3, 81559, [N/A], 570.86.10' ;;
 --query-compute-apps=*) printf '%s' "$APPS" ;;
 esac
 """

@@ -59,7 +59,7 @@ def sleeping(name: str) -> set[int]:
 
 
 def test_a_job_that_ends_well_is_recorded_from_start_to_finish(launch: Launch) -> None:
-    answer = launch.start(standin(2, "print('hello')"))
+    answer = launch.start(standin(2, "print('hello'); import time; time.sleep(0.5)"))
     last = launch.finish()
 
     assert (last["code"], last["signal"], last["stopped"]) == (0, None, False)
