@@ -17,7 +17,7 @@ VICTIM = re.compile(
     r"|recvValue failed|socketProgress|Connection closed by remote peer|connectFullMesh failed"
     r"|Watchdog caught collective operation timeout|Some NCCL operations have failed or timed out"
     r"|ncclRemoteError|remote process exited or there was a network error|The client socket has timed out"
-    r"|DistNetworkError|DistStoreError|Timed out waiting .*ms for (?:recv|send) operation|Read error \["
+    r"|DistNetworkError|DistStoreError|Timed out waiting .*ms for (?:recv|send) op|Read error \["
     r"|connect.*Connection refused|RendezvousConnectionError|failed to (?:recv|send), got"
     r"|SignalException: Process \d+ got signal: 15",
     re.IGNORECASE,

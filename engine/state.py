@@ -219,7 +219,7 @@ class RunState:
                         tail=self.tails.get((node.node_rank, "torchrun.log"), ()),
                     )
                 )
-        return sorted(found, key=lambda failure: failure.t)
+        return sorted(found, key=lambda f: (f.t, f.node_rank, f.kind != "worker", f.attempt, f.local_rank or 0))
 
     @property
     def _broken(self) -> bool:

@@ -31,10 +31,15 @@ def main() -> int:
         from engine.train.loop import train
         from engine.train.world import default_launcher, from_launcher
 
-        return train(config, from_launcher(asked.launcher or default_launcher(os.environ), os.environ))
+        code = train(config, from_launcher(asked.launcher or default_launcher(os.environ), os.environ))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    # The process group is gone; gloo's and autograd's threads may still run, and tearing C++ statics down under them
+    # aborts a rank that has succeeded ("terminate called without an active exception", seen under load).
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def measure(rounds: int) -> list[Figure]:
     seen: dict[str, list[Cost]] = {}
     with loopback(NODES) as (lab, _, hosts):
         targets = ",".join(hosts)
-        clients = {"Rankdeck": ([sys.executable, "-m", "tests.bench.fanout", str(lab.config), *hosts], {})}
+        clients: dict[str, tuple[list[str], dict[str, str]]] = {
+            "Rankdeck": ([sys.executable, "-m", "tests.bench.fanout", str(lab.config), *hosts], {})
+        }
         if shutil.which("clush"):
             argv = ["clush", "-q", "-S", "-f", str(NODES), "-o", f"-F {lab.config}", "-w", targets, "true"]
             clients["clush"] = (argv, {})
@@ -62,10 +64,14 @@ def measure(rounds: int) -> list[Figure]:
     figures = []
     for name in seen:
         if name != "Rankdeck":
-            about = [spread([getattr(c, kind) for c in seen[n]]) for kind in ("wall", "cpu") for n in ("Rankdeck", name)]
+            about = [
+                spread([getattr(c, kind) for c in seen[n]]) for kind in ("wall", "cpu") for n in ("Rankdeck", name)
+            ]
             figures += [
-                Figure(f"{NODES} nodes, wall / {name}", *about[:2], wall["Rankdeck"] / wall[name], 1.0),
-                Figure(f"{NODES} nodes, client CPU / {name}", *about[2:], cpu["Rankdeck"] / cpu[name], CPU_SHARE),
+                Figure(f"{NODES} nodes, wall / {name}", about[0], about[1], wall["Rankdeck"] / wall[name], 1.0),
+                Figure(
+                    f"{NODES} nodes, client CPU / {name}", about[2], about[3], cpu["Rankdeck"] / cpu[name], CPU_SHARE
+                ),
             ]
     return figures
 

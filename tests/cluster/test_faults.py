@@ -158,7 +158,7 @@ def test_a_dead_supervisors_run_is_found_and_removed_by_reap(user: Workstation, 
     assert not any(host.jobs() for host in hosts)
 
 
-# ---- machines that are not as they should be: a clear error, in bounded time, nothing started -------------------------
+# ---- machines that are not as they should be: a clear error, in bounded time, nothing started -----------------------
 
 
 def refused(user: Workstation, hosts: Hosts, *, code: int = 3) -> str:

@@ -86,7 +86,7 @@ class Workstation:
         return done.stdout.strip()
 
     def folder(self, run: str) -> Path:
-        return Path(self.env["XDG_STATE_HOME"]) / "rankdeck" / "runs" / run
+        return Path(self.env["XDG_STATE_HOME"]) / "rankdeck" / "watched" / run
 
     def await_text(self, text: str, run: str, *, ranks: int, seconds: float = 40.0) -> None:
         """Wait until `text` is in the logs of so many ranks, on the nodes themselves."""
