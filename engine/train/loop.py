@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -46,8 +46,7 @@ def run(config: Config, world: World, device: torch.device, backend: str, asked_
     # data: nodes with different Python versions hold different text, and every rank has to deal the same deck
     text = read_text(config.data, config.data_glob, config.data_bytes)
     samples = Samples(text, config.context)
-    decks: list[Any] = [None] * world.ranks
-    dist.all_gather_object(decks, (len(samples), zlib.crc32(text)))
+    decks = gathered((len(samples), zlib.crc32(text)), world.ranks, device)
     if len(set(decks)) > 1 and world.rank == 0:
         note("warning: the ranks read different text; each uses its own, cut to the shortest")
     shares = Shares(
@@ -126,8 +125,7 @@ def run(config: Config, world: World, device: torch.device, backend: str, asked_
                 note(f"step {step}/{config.steps}  {times}  rank {world.rank}")
 
     # the end: replicas that drifted apart are a failure, whatever the loss
-    checksums: list[Any] = [None] * world.ranks
-    dist.all_gather_object(checksums, checksum(model))
+    checksums = [crc for (crc,) in gathered((checksum(model),), world.ranks, device)]
     same = len(set(checksums)) == 1
     if world.rank == 0:
         wall = time.perf_counter() - began
@@ -148,6 +146,14 @@ def learning_rate(step: int, config: Config, peak: float) -> float:
         return peak * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return peak * (config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def gathered(mine: tuple[int, ...], ranks: int, device: torch.device) -> list[tuple[int, ...]]:
+    """Every rank's whole numbers, by rank; gathering objects would need numpy."""
+    own = torch.tensor(mine, dtype=torch.int64, device=device)
+    rows = [torch.empty_like(own) for _ in range(ranks)]
+    dist.all_gather(rows, own)
+    return [tuple(row.tolist()) for row in rows]
 
 
 def checksum(model: torch.nn.Module) -> int:
