@@ -12,7 +12,7 @@ import time
 
 from tests.bench.figures import Figure, table
 
-NAMES = ("fanout", "many", "logs", "node", "training", "launch")
+NAMES = ("fanout", "many")
 
 
 def main() -> None:
