@@ -15,11 +15,11 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 from engine.errors import ProfileError
 from engine.hosts import expand_names, fold
 from engine.profile import rules
-from engine.profile.read import Mistake, Reader, plain_data
+from engine.profile.read import NULLS, Mistake, Reader, plain_data
 from engine.profile.source import MAX_BYTES, Entries, Items, Place, Text, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from engine.profile.model import Node, Profile
     from engine.profile.source import Value
@@ -81,6 +81,20 @@ def override(profile: Profile, settings: Sequence[str]) -> Profile:
     return _judged(root, "--set", mistakes)
 
 
+def judge(data: Mapping[str, Data]) -> tuple[Profile, dict[str, str]]:
+    """What `decode` says of a profile that is still being written: mappings, lists, and the text of every value.
+
+    The profile, with something harmless where it cannot be read, and every mistake by its path (`batch.per_device`).
+    Host ranges stay as they are.
+    """
+    profile, found = _read(_value(data, Place("")))
+    mistakes: dict[str, str] = {}
+    for mistake in found:
+        earlier = mistakes.get(mistake.path)
+        mistakes[mistake.path] = f"{earlier}; {mistake.text}" if earlier else mistake.text
+    return profile, mistakes
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a profile file; ProfileError where it is missing, no plain file, unreadable or far too big."""
     try:
@@ -120,15 +134,20 @@ def _node_data(node: Node) -> dict[str, Data]:
     }
 
 
-def _judged(value: Value, source: str, earlier: Sequence[str] = ()) -> Profile:
+def _read(value: Value) -> tuple[Profile, list[Mistake]]:
+    """The profile as written, with something harmless where it cannot be read; and every mistake in it."""
     reader = Reader()
     profile = reader.profile(value)
     for path, text in rules.problems(profile):
         if not reader.is_broken(path):
             reader.mistakes.append(Mistake(reader.place(path), path, text))
-    if reader.mistakes or earlier:
-        ordered = sorted(reader.mistakes, key=lambda mistake: mistake.place.line)
-        said = [*earlier, *map(str, ordered)]
+    return profile, sorted(reader.mistakes, key=lambda mistake: mistake.place.line)
+
+
+def _judged(value: Value, source: str, earlier: Sequence[str] = ()) -> Profile:
+    profile, mistakes = _read(value)
+    if mistakes or earlier:
+        said = [*earlier, *map(str, mistakes)]
         more = len(said) - MAX_MISTAKES
         raise ProfileError(source, said if more <= 0 else [*said[:MAX_MISTAKES], f"and {more:,} more"])
     nodes = [msgspec.structs.replace(node, host=host) for node in profile.nodes for host in expand_names(node.host)]
@@ -141,7 +160,7 @@ def _value(data: Data, place: Place) -> Value:
     if isinstance(data, list):
         return Items(place, tuple(_value(item, place) for item in data))
     if isinstance(data, str):
-        return Text(place, data, plain=data == "auto")
+        return Text(place, data, plain=data not in NULLS)
     text = {True: "true", False: "false"}[data] if isinstance(data, bool) else repr(data)
     return Text(place, text)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _INT = re.compile(r"[+-]?[0-9]{1,15}")
 _FLOAT = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?")
-_NULL = ("", "~", "null", "Null", "NULL")
+NULLS = ("", "~", "null", "Null", "NULL")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
@@ -263,7 +263,7 @@ def _found(value: Value) -> str:
 
 def _is_null(value: Value, kind: inspect.Type) -> bool:
     """Whether nothing is given. A lone `~` is YAML's null, and the home folder where text is wanted."""
-    if not (isinstance(value, Text) and value.plain and value.text in _NULL):
+    if not (isinstance(value, Text) and value.plain and value.text in NULLS):
         return False
     return value.text != "~" or not isinstance(kind, inspect.StrType)
 

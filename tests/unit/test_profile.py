@@ -21,6 +21,7 @@ from engine.profile import (
     decode,
     difference,
     fingerprint,
+    judge,
     load,
     looks_secret,
     override,
@@ -542,3 +543,19 @@ def test_any_setting_gives_a_profile_or_a_profile_error(setting: str) -> None:
         override(lab(), [setting])
     except ProfileError as error:
         assert "--set" in str(error)
+
+
+def test_a_profile_that_is_being_written_has_its_mistakes_by_path() -> None:
+    profile, mistakes = judge(
+        {"version": "1", "name": "Lab", "program": {"path": ""}, "nodes": [{"host": "a", "gpus": "x"}]}
+    )
+    assert sorted(mistakes) == ["name", "nodes[0].gpus", "program.path"]
+    assert mistakes["nodes[0].gpus"] == "found 'x'; allowed: a whole number, without quotes, or auto"
+    assert profile.nodes[0].host == "a"
+
+
+def test_data_reads_as_its_text_does_in_a_file() -> None:
+    data = {"version": "1", "name": "lab", "nodes": [{"host": "gpu01", "port": "22"}], "program": {"path": "null"}}
+    profile, mistakes = judge(data)
+    assert not mistakes
+    assert (profile.nodes[0].port, profile.program.path) == (22, "null")

@@ -1,0 +1,1 @@
+"""The wizard: a profile from questions, one step a screen."""
