@@ -69,7 +69,7 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
     sizes = [_ranks(node, fact, rank) for rank, (node, fact) in enumerate(zip(profile.nodes, known, strict=True))]
     world_size = sum(sizes)
     addr, port = _master_addr(profile, known[0]), _master_port(profile, known[0])
-    total, lr = _batch(profile, world_size)
+    total, lr = totals(profile, world_size)
     values = _values(profile, run_id, world_size, total, lr)
     args = [_filled(arg, values) for arg in profile.program.args]
     plans = []
@@ -188,24 +188,30 @@ def _interface(profile: Profile, fact: NodeFacts) -> str:
     wanted = profile.rendezvous.interface
     if wanted != "auto":
         return wanted
-    return "" if _stays_home(profile) else fact.interface
+    return "" if stays_home(profile) else fact.interface
 
 
-def _ranks(node: Node, fact: NodeFacts, rank: int) -> int:
+def known_ranks(node: Node, fact: NodeFacts) -> int | None:
+    """The ranks of a node, or None while nobody has counted its GPUs."""
     if node.devices:
         return len(node.devices)
     if node.gpus != "auto":
         return node.gpus
-    if fact.gpus is None:
+    return None if fact.gpus is None else max(fact.gpus, 1)
+
+
+def _ranks(node: Node, fact: NodeFacts, rank: int) -> int:
+    known = known_ranks(node, fact)
+    if known is None:
         raise RequestError(
             "gpus is auto, and how many GPUs this node has is not known yet",
             node=node.host,
             remedy=f"write nodes[{rank}].gpus into the profile, or let preflight count them: rankdeck check",
         )
-    return max(fact.gpus, 1)
+    return known
 
 
-def _stays_home(profile: Profile) -> bool:
+def stays_home(profile: Profile) -> bool:
     """Whether the ranks never leave one machine."""
     return len(profile.nodes) == 1 or all(node.host == LOCAL for node in profile.nodes)
 
@@ -215,7 +221,7 @@ def _master_addr(profile: Profile, fact: NodeFacts) -> str:
     chosen = profile.rendezvous.master_addr or first.addr
     if chosen:
         return chosen
-    if _stays_home(profile):
+    if stays_home(profile):
         return "127.0.0.1"
     if not fact.addr and first.host == LOCAL:
         raise RequestError(
@@ -239,7 +245,7 @@ def _master_port(profile: Profile, fact: NodeFacts) -> int:
     return fact.free_ports[0]
 
 
-def _batch(profile: Profile, world_size: int) -> tuple[int | None, float | None]:
+def totals(profile: Profile, world_size: int) -> tuple[int | None, float | None]:
     """(samples/step, learning rate), the latter rounded to the text that the program is given."""
     asked = profile.batch
     if asked is None:

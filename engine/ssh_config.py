@@ -111,6 +111,13 @@ class SshConfig:
                 return found
         return await self._answer(("host", host, user, port), host, user, port)
 
+    def named_hosts(self) -> list[str]:
+        """The hosts that `Host` lines name, patterns left out, in the files' order."""
+        if self._grammar is None:
+            self._grammar = Grammar.read(self.path)
+        names = (name for line in self._grammar.lines for name in sorted(line.exact) if valid_host(name))
+        return list(dict.fromkeys(names))
+
     async def _answer(self, key: tuple[object, ...], host: str, user: str, port: int | None) -> HostConfig:
         task = self._answers.get(key)
         if task is None:

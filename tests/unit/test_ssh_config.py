@@ -122,6 +122,13 @@ async def test_the_environment_names_the_configuration(tmp_path: Path, monkeypat
 
 
 @needs_ssh
+def test_hosts_that_the_configuration_names_can_be_offered(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host login\n  Port 7\nHost gpu02 gpu01 *.lan !gpu09\nHost *\n  User ml\nHost login\n  User x\n")
+    assert SshConfig(config).named_hosts() == ["login", "gpu01", "gpu02"]
+    assert SshConfig(tmp_path / "none").named_hosts() == []
+
+
 async def test_a_mistake_in_the_file_is_quoted_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("Host *\n  Prot 22\n")
     with pytest.raises(RequestError, match=r"line 2: Bad configuration option: prot") as refused:

@@ -1,0 +1,85 @@
+"""The wizard's one model: the draft, what it comes to, and what the nodes have said. No Textual in here.
+
+typed -> Draft -> Judged (profile, mistakes) -> Preview (the exact commands, or what is missing)
+                      └ nodes -> Prober -> observations -> facts ┘
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine import launchers, preflight, runs
+from engine.errors import RankdeckError
+from engine.plan import Plan
+from tui.wizard.fields import FIELDS
+from tui.wizard.proposals import proposals
+from tui.wizard.sums import sums
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.plan import NodeFacts
+    from engine.preflight import Observation
+    from engine.profile import Profile
+    from tui.wizard.draft import Draft
+    from tui.wizard.proposals import Proposal
+    from tui.wizard.sums import Sums
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """The exact commands of a plan, or what is missing for one: a sentence a line."""
+
+    plan: Plan | None = None
+    missing: tuple[str, ...] = ()
+    launcher: str = "torchrun"
+
+    @property
+    def text(self) -> str:
+        """What would run on every node, byte for byte."""
+        return "" if self.plan is None else launchers.find(self.launcher).render(self.plan, "shell")
+
+
+class Sheet:
+    """The draft and everything that follows from it. `settle` after each change of the draft or of what is known."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.observations: Mapping[int, Observation | RankdeckError] = {}
+        self.run, self._named_for = runs.new_name(""), ""
+        self.judged = draft.judged()
+        self.facts: dict[int, NodeFacts] = {}
+        self.preview = Preview()
+        self.settle()
+
+    @property
+    def profile(self) -> Profile:
+        return self.judged.profile
+
+    def settle(self, observations: Mapping[int, Observation | RankdeckError] | None = None) -> None:
+        """Read the draft again, with what the nodes have said since."""
+        if observations is not None:
+            self.observations = observations
+        self.judged = self.draft.judged()
+        if self.profile.name != self._named_for:
+            self.run, self._named_for = runs.new_name(self.profile.name), self.profile.name
+        self.facts = preflight.node_facts(self.profile, self.observations) if self.profile.nodes else {}
+        self.preview = self._preview()
+
+    def proposals(self) -> dict[str, Proposal]:
+        return proposals(self.profile, self.facts, self.observations)
+
+    def sums(self) -> Sums:
+        return sums(self.profile, self.facts, self.observations)
+
+    def _preview(self) -> Preview:
+        if self.judged.mistakes:
+            order = list(FIELDS)
+            known = sorted(self.judged.mistakes.items(), key=lambda item: order.index(item[0]))
+            return Preview(missing=tuple(f"{FIELDS[key].label}: {text}" for key, text in known))
+        try:
+            made = launchers.find(self.profile.launcher).make_plan(self.profile, self.run, self.facts)
+        except RankdeckError as error:
+            return Preview(missing=tuple(str(error).split("\n")))
+        return Preview(plan=made, launcher=self.profile.launcher)
