@@ -171,6 +171,33 @@ class Reached(Event, frozen=True, kw_only=True, tag="reached"):
     clock_error: float = 0.0
 
 
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU at a moment: `util` in percent, memory in bytes, `power` in watts, `temperature` in °C; None: unknown."""
+
+    index: int
+    name: str = ""
+    util: float | None = None
+    memory: float | None = None
+    memory_total: float | None = None
+    power: float | None = None
+    temperature: float | None = None
+
+
+class Sample(Event, frozen=True, kw_only=True, tag="sample"):
+    """What a node does at a moment, sent while somebody watches and kept nowhere.
+
+    `cpu` and `memory` in percent of the whole machine; network and RDMA in bytes/s, the loopback left out.
+    """
+
+    cpu: float | None = None
+    memory: float | None = None
+    net_in: float | None = None
+    net_out: float | None = None
+    rdma_in: float | None = None
+    rdma_out: float | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+
 class Unreachable(Event, frozen=True, kw_only=True, tag="unreachable"):
     """The conversation broke or cannot be opened. The job on that node may well run on."""
 
@@ -209,7 +236,7 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
 NodeRecord = (
     Supervisor | Torchrun | Stream | Worker | WorkerExit | Metric | Stop | TorchrunExit | Swept | Warning | Finished
 )
-SessionEvent = Finding | Reached | Unreachable | Lost | Launched | StopSent | Ended
+SessionEvent = Finding | Sample | Reached | Unreachable | Lost | Launched | StopSent | Ended
 AnyEvent = NodeRecord | SessionEvent
 
 _JUNK = (msgspec.DecodeError, RecursionError, ValueError)
@@ -242,6 +269,19 @@ def decode_record(line: bytes, node_rank: int) -> NodeRecord | None:
         return None
     placed: NodeRecord = msgspec.structs.replace(record, node_rank=node_rank, **_safe(record))
     return placed
+
+
+def decode_sample(fields: Any, node_rank: int) -> Sample | None:
+    """A node's sample out of what it sent; None for junk."""
+    try:
+        sample = msgspec.convert(fields, Sample)
+    except msgspec.ValidationError:
+        return None
+    gpus = tuple(msgspec.structs.replace(gpu, name=clean(gpu.name, 64)) for gpu in sample.gpus[:64])
+    numbers = (value for gpu in (sample, *gpus) for value in msgspec.structs.astuple(gpu) if isinstance(value, float))
+    if not all(map(math.isfinite, numbers)):
+        return None
+    return msgspec.structs.replace(sample, node_rank=node_rank, gpus=gpus)
 
 
 def _safe(record: NodeRecord) -> dict[str, Any]:

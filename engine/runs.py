@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 import zlib
@@ -184,6 +185,10 @@ class RunFolder:
             )
         except (OSError, KeyError):
             return False
+
+    def forget(self) -> None:
+        """Remove what this workstation keeps of the run. The nodes keep their own folders."""
+        shutil.rmtree(self.path)
 
     def note(self, event: events.Event) -> None:
         """Append what the workstation observed; one write a line, so that viewers side by side tear nothing."""

@@ -60,6 +60,7 @@ class NodeState(msgspec.Struct):
     swept: events.Swept | None = None
     streams: dict[str, events.Stream] = {}
     warnings: list[str] = []
+    sample: events.Sample | None = None
 
     @property
     def over(self) -> bool:
@@ -101,6 +102,8 @@ class RunState:
             case events.Lost():
                 if node.finished is None:
                     node.lost, node.lost_at = event.text or "lost", event.t
+            case events.Sample():
+                node.sample = event
             case events.Launched() | events.Ended() | events.Torchrun():
                 pass
             case events.StopSent():

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from engine.cli.arguments import parser
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from argparse import Namespace
+    from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "demo": ("watching", "demo"),
@@ -31,11 +32,16 @@ COMMANDS = {
 """Where each command is: module of this package, function (options -> exit code). Loaded when it is asked for."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code (`engine.errors`)."""
+SCREENS = frozenset({None, "demo", "launch", "attach"})
+"""The commands that open the terminal UI where there is a terminal."""
+
+
+def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], int] | None = None) -> int:
+    """Run one command; the exit code (`engine.errors`). `screen` opens the terminal UI, for whoever has one."""
     top = parser()
     options = top.parse_args(arguments)
-    if options.command is None:
+    draw = screen if options.command in SCREENS and on_screen(options) else None
+    if options.command is None and draw is None:
         top.print_help()
         return 0
     from engine.errors import EXIT_INTERRUPTED, EXIT_MACHINE, RankdeckError
@@ -43,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    module, function = COMMANDS[options.command]
     try:
+        if draw is not None:
+            return draw(options)
+        module, function = COMMANDS[options.command]
         code: int = getattr(importlib.import_module(f"engine.cli.{module}"), function)(options)
         sys.stdout.flush()
         return code
@@ -60,3 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"rankdeck: this machine: {error}", file=sys.stderr)
         return EXIT_MACHINE
+
+
+def on_screen(options: Namespace) -> bool:
+    """Is there a terminal to draw on, and has nobody asked for text?"""
+    if any(getattr(options, name, False) for name in ("plain", "json", "detach")) or os.environ.get("ACCESSIBLE"):
+        return False
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"

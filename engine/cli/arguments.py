@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"rankdeck {__version__}")
+    look(top)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
@@ -127,7 +128,11 @@ def skips(command: argparse.ArgumentParser) -> None:
 
 def output(command: argparse.ArgumentParser) -> None:
     group = command.add_mutually_exclusive_group()
-    group.add_argument("--plain", action="store_true", help="text: each log line with its rank and node (the default)")
+    group.add_argument(
+        "--plain",
+        action="store_true",
+        help="text: each log line with its rank and node (the default without a terminal)",
+    )
     group.add_argument("--json", action="store_true", help="the events, a JSON object a line on stdout")
 
 
@@ -139,6 +144,12 @@ def patience(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds that a node may stay unreachable, while another answers, before it is given up (default 60)",
     )
+
+
+def look(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--readonly", action="store_true", help="look only: nothing can be stopped or started")
+    command.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    command.add_argument("--theme", metavar="NAME", help="rankdeck-dark, -light or -contrast, ansi-dark or ansi-light")
 
 
 def seconds(text: str) -> float:

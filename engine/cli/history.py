@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import runs
 from engine.cli.asking import Terminal, asked_profile, emit, run_async, say, show_table
-from engine.cli.plain import JsonLines, Plain, Quiet, clock
+from engine.cli.plain import JsonLines, Plain, Quiet
 from engine.cli.watching import opened
 from engine.errors import (
     EXIT_JOB_FAILED,
@@ -21,6 +21,7 @@ from engine.errors import (
     RankdeckError,
     RequestError,
 )
+from engine.telling import clock
 from engine.text import clean
 
 if TYPE_CHECKING:

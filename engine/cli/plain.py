@@ -7,7 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from engine import diagnosis, events
+from engine import events
+from engine.telling import progress, words
 from engine.text import clean
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Plain:
         self._drawn = 0.0
 
     def event(self, event: events.AnyEvent) -> None:
-        if text := self._words(event):
+        if text := words(event, self._state()):
             self.say(text)
         self._status()
 
@@ -85,35 +86,6 @@ class Plain:
     def _state(self) -> RunState | None:
         return self.session.state if self.session is not None else None
 
-    def _words(self, event: events.AnyEvent) -> str:
-        """An event in words; "" for one that needs none."""
-        state = self._state()
-        host = getattr(event, "host", "")
-        if not host and state is not None and event.node_rank in state.nodes:
-            host = state.nodes[event.node_rank].host
-        match event:
-            case events.Unreachable():
-                return f"{host}: unreachable, the job there runs on: {event.text}"
-            case events.Lost():
-                return f"{host}: {event.text}"
-            case events.Launched():
-                return f"{host}: launched"
-            case events.StopSent():
-                return f"{host}: stopping ({event.reason})"
-            case events.Warning():
-                return f"{host}: {clean(event.text)}"
-            case events.WorkerExit() if event.code != 0:
-                how = diagnosis.ending(event.code, event.signal)
-                return f"{host}: rank {event.rank} (local_rank {event.local_rank}) {how}"
-            case events.Worker() if event.attempt and event.local_rank == 0:
-                return f"{host}: torchrun restarted its ranks (attempt {event.attempt})"
-            case events.Swept() if event.left:
-                return f"{host}: cannot be removed: {', '.join(str(left.pid) for left in event.left)}"
-            case events.Swept() if event.killed:
-                return f"{host}: {event.killed} left-over process(es) removed"
-            case _:
-                return ""
-
     def _status(self) -> None:
         if not self._live or self._state() is None or time.monotonic() - self._drawn < STATUS_EVERY:
             return
@@ -160,29 +132,3 @@ class Quiet(JsonLines):
 
     def event(self, event: events.AnyEvent) -> None:
         pass
-
-
-def progress(state: RunState, now: float) -> str:
-    """The run on one line: “running 0:01:07 · step 40/60 · loss 2.31 · 5,120 tokens/s · 4/4 ranks”."""
-    running = sum(worker.ended is None for worker in state.workers.values() if worker.key[0] == state.attempt)
-    parts: list[str] = [state.outcome]
-    if state.started is not None:
-        parts[0] += f" {clock(now - state.started)}"
-    if (metric := state.metric) is not None:
-        if metric.step is not None:
-            parts.append(f"step {metric.step}" + (f"/{metric.total}" if metric.total else ""))
-        if metric.loss is not None:
-            parts.append(f"loss {metric.loss:.4g}" if isinstance(metric.loss, float) else f"loss {metric.loss}")
-        if isinstance(metric.rate, float | int):
-            parts.append(f"{metric.rate:,.0f} {metric.rate_unit}")
-    parts.append(f"{running}/{state.plan.world_size} ranks")
-    away = [node.host for node in state.nodes.values() if node.link == "broken" and not node.over]
-    if away:
-        parts.append(f"unreachable: {', '.join(away[:3])}" + (" …" if len(away) > 3 else ""))
-    return " · ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """h:mm:ss."""
-    whole = max(0, int(seconds))
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

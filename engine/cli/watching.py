@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from engine import plan, runs
 from engine.cli.asking import Terminal, asked_profile, emit, run_async, say
-from engine.cli.plain import JsonLines, Plain, progress
+from engine.cli.plain import JsonLines, Plain
 from engine.cli.preflight import checked, show_findings
 from engine.errors import (
     EXIT_JOB_FAILED,
     EXIT_OK,
     EXIT_PREFLIGHT,
 )
+from engine.telling import progress
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -1,0 +1,234 @@
+"""The application: themes, the connection to the outside, and which screen is opened first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.content import Content
+
+from engine import profile, runs, shelf
+from engine.demo import demo_profile
+from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError
+from engine.session import Session
+from engine.transport import Connector
+from tui import terminal, themes
+from tui.dashboard.screen import Dashboard
+from tui.dialogs import Ask, Confirm, HostKey, TooSmall
+from tui.glyphs import ASCII, UNICODE
+from tui.help import Help
+from tui.home import Home
+from tui.starting import Starting
+from tui.watching import Watching
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from textual.binding import BindingType
+    from textual.dom import DOMNode
+    from textual.screen import Screen
+
+    from engine.check import Checked
+    from engine.errors import HostKeyUnknown
+    from engine.plan import Plan
+    from engine.runs import RunFolder
+
+
+class RankdeckApp(App[int]):
+    """Rankdeck on a terminal. `return_value` is the exit code."""
+
+    TITLE = "rankdeck"
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide"), (180, "-huge")]  # noqa: RUF012  # Textual declares it so
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "leave", "quit", id="app.quit", show=False),
+        Binding("ctrl+c", "copy_or_leave", "copy or quit", id="app.copy", show=False),
+        Binding("f1,question_mark", "help", "help", id="app.help", key_display="?"),
+        Binding("ctrl+z", "suspend_process", "suspend", id="app.suspend", show=False),
+        Binding("f12", "picture", "save a picture", id="app.picture", show=False),
+    ]
+
+    def __init__(self, options: Namespace | None = None) -> None:
+        super().__init__()
+        self.options = options
+        self.readonly = bool(getattr(options, "readonly", False))
+        self.glyphs = ASCII if getattr(options, "ascii", False) or not _speaks_unicode() else UNICODE
+        self.animation_level = "none"
+        self.connector = Connector(ask=self)
+        self.farewell: list[str] = []
+        self._first = self.first()
+        for theme in themes.THEMES:
+            self.register_theme(theme)
+        asked = getattr(options, "theme", None) or os.environ.get("RANKDECK_THEME", "")
+        self.theme = asked if asked in self.available_themes else themes.OFFERED[0]
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    async def on_mount(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN and not self.is_headless:
+                asyncio.get_running_loop().add_signal_handler(number, partial(self.exit, EXIT_INTERRUPTED))
+        if not self.is_headless:
+            self.set_interval(2.0, self._look_for_terminal)
+        self.push_screen(self._first)
+
+    def first(self) -> Screen[Any]:
+        """The screen that the command line asks for."""
+        command = getattr(self.options, "command", None)
+        if command == "attach" and self.options is not None:
+            return self.dashboard(runs.find(self.options.run))
+        if command == "demo" and self.options is not None:
+            return Starting(demo_profile(self.options.steps), ours=True)
+        if command == "launch" and self.options is not None:
+            asked = profile.override(profile.load(shelf.find(self.options.profile)), self.options.settings)
+            return Starting(asked, tuple(self.options.skip))
+        return Home()
+
+    def _look_for_terminal(self) -> None:
+        if terminal.lost():
+            self.exit(EXIT_INTERRUPTED)
+
+    def on_resize(self) -> None:
+        small = self.size.width < TooSmall.WIDTH or self.size.height < TooSmall.HEIGHT
+        if small and not isinstance(self.screen, TooSmall):
+            self.push_screen(TooSmall())
+        elif not small and isinstance(self.screen, TooSmall):
+            self.pop_screen()
+
+    async def on_unmount(self) -> None:
+        await self.connector.close()
+
+    def _fatal_error(self) -> None:
+        """Textual would print the local variables of every frame, and with them what nobody should read."""
+        self.bell()
+        error = self._exception or sys.exc_info()[1]
+        text = "".join(traceback.format_exception(error)) if error is not None else "unknown error\n"
+        self._exit_renderables.append(
+            Content(f"{text}\nThis is a bug in rankdeck. What runs on the nodes runs on.\n").plain
+        )
+        self._close_messages_no_wait()
+
+    # ---- the outside ----------------------------------------------------------------------------------------------
+
+    async def passphrase(self, path: str) -> str | None:
+        """The passphrase of a key, for the connector."""
+        given: str | None = await self.answer(Ask(f"Passphrase for {path}", secret=True))
+        return given
+
+    async def accept(self, unknown: HostKeyUnknown) -> bool:
+        """An unknown host key: shown, and stored on an explicit yes only."""
+        return bool(unknown.entry) and bool(await self.answer(HostKey(unknown)))
+
+    async def confirm(self, question: str, detail: str = "", yes: str = "Yes") -> bool:
+        """A question with a consequence."""
+        return bool(await self.answer(Confirm(question, detail=detail, yes=yes)))
+
+    async def answer(self, dialog: Screen[Any]) -> Any:
+        """What a dialog is dismissed with."""
+        given: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.push_screen(dialog, lambda value: None if given.done() else given.set_result(value))
+        return await given
+
+    # ---- runs -----------------------------------------------------------------------------------------------------
+
+    def dashboard(self, folder: RunFolder) -> Dashboard:
+        """The dashboard of a run that is known here, live or over."""
+        watching = Watching()
+        session = Session(folder, self.connector, watching, self.accept)
+        session.lost_after = getattr(self.options, "lost_after", session.lost_after)
+        return Dashboard(watching, session)
+
+    async def launch(self, checked: Checked, plan: Plan, *, ours: bool = False) -> Dashboard:
+        """Launch, and give the dashboard to show; `ours` when the run is to end with this program.
+
+        RankdeckError when it could not be started on every node; nothing runs then.
+        """
+        watching = Watching()
+        session, conversations = await Session.launch(checked, plan, self.connector, watching, self.accept)
+        session.lost_after = getattr(self.options, "lost_after", session.lost_after)
+        return Dashboard(watching, session, conversations, ours=ours)
+
+    def open_profile(self, path: Path | None, *, review: bool = False, hostfile: str = "") -> None:
+        """A profile for changing, or with `review` for launching; without a path a new one, from a hostfile's hosts."""
+        if path is not None:
+            self.push_screen(Starting(profile.load(path)))
+
+    def open_demo(self, steps: int = 200) -> None:
+        try:
+            self.push_screen(Starting(demo_profile(steps), ours=True))
+        except RankdeckError as error:
+            self.notify(str(error), severity="error", markup=False)
+
+    # ---- keys -----------------------------------------------------------------------------------------------------
+
+    async def action_leave(self) -> None:
+        """Out, when every screen agrees; a run goes on unless the user says otherwise."""
+        self.run_worker(self._leave(), name="leave", exclusive=True)
+
+    async def _leave(self) -> None:
+        code = EXIT_OK
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, Dashboard):
+                answer = await screen.before_exit()
+                if answer is None:
+                    return
+                code = answer
+        self.exit(code)
+
+    async def action_copy_or_leave(self) -> None:
+        """ctrl+c copies what is selected; without a selection it asks to leave, as everywhere in a terminal."""
+        if text := self.screen.get_selected_text():
+            self.notify(terminal.copy(self, text), markup=False)
+        else:
+            await self.action_leave()
+
+    def action_help(self) -> None:
+        if not isinstance(self.screen, Help):
+            self.push_screen(Help(self.screen))
+
+    def action_picture(self) -> None:
+        """Save what is on the screen as SVG, in the folder that rankdeck was started in."""
+        try:
+            self.notify(f"saved {self.save_screenshot()}", markup=False)
+        except OSError as error:
+            self.notify(f"cannot be saved: {error}", severity="error", markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        for name in themes.OFFERED:
+            yield SystemCommand(f"Theme: {name}", "the colours", partial(setattr, self, "theme", name))
+        yield SystemCommand("Save a picture", "what is on the screen, as SVG (f12)", self.action_picture)
+        yield SystemCommand("Help", "the keys of this place (?)", self.action_help)
+        yield SystemCommand("Quit", "what runs on the nodes runs on (ctrl+q)", partial(self.run_action, "leave"))
+        for binding in screen.active_bindings.values():
+            if binding.enabled and binding.binding.description and binding.node is not self:
+                does = partial(self._run_on, binding.node, binding.binding.action)
+                yield SystemCommand(binding.binding.description.capitalize(), f"key: {binding.binding.key}", does)
+
+    async def _run_on(self, node: DOMNode, action: str) -> None:
+        await self.run_action(action, default_namespace=node)
+
+
+def _speaks_unicode() -> bool:
+    """Whether the locale that the terminal was started in is UTF-8."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def run(options: Namespace) -> int:
+    """Open the screen; the exit code."""
+    app = RankdeckApp(options)
+    app.run()
+    for text in app.farewell:
+        print(text, file=sys.stderr)
+    if app.return_value is not None:
+        return app.return_value
+    return app.return_code or EXIT_OK

@@ -1,0 +1,104 @@
+"""The two lines above everything: what the run is, how it is, how far it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.telling import clock, number
+from tui.dashboard.drawn import Drawn, Piece, strip
+
+if TYPE_CHECKING:
+    from textual.strip import Strip
+
+    from engine.state import RunState
+    from tui.dashboard.panel import Scene
+
+
+class HeaderPanel(Drawn, can_focus=False):
+    """State, name, elapsed; then step, time left, throughput, loss, attempt."""
+
+    key = "header"
+    title = ""
+
+    def rows(self, scene: Scene, width: int, height: int) -> list[Strip]:
+        palette, state, glyphs = self.palette, scene.state, scene.glyphs
+        outcome = standing(state, scene.live)
+        style, sign = {
+            "running": (palette.primary, glyphs.running),
+            "starting": (palette.muted, glyphs.pending),
+            "stopping": (palette.warning, glyphs.stopped),
+            "succeeded": (palette.good, glyphs.ok),
+            "failed": (palette.bad, glyphs.error),
+            "stopped": (palette.warning, glyphs.stopped),
+            "not watched": (palette.muted, glyphs.lost),
+        }[outcome]
+        until = state.over_at or scene.now
+        elapsed = clock(until - state.started) if state.started is not None else "-"
+        away = sum(node.link == "broken" and not node.over for node in state.nodes.values())
+        first: list[Piece] = [
+            (f" {sign} {outcome.upper()} ", style),
+            (f" {elapsed}  ", palette.strong),
+            (f"{state.plan.run}  ", palette.text),
+            (f"{len(state.nodes)} nodes {glyphs.times} {state.plan.world_size} ranks", palette.muted),
+        ]
+        if state.attempt:
+            first.append((f"  attempt {state.attempt + 1}", palette.warning))
+        if away:
+            first.append((f"  {away} node(s) unreachable, the job there runs on", palette.bad))
+        return [strip(first).crop(0, width), strip(self._progress(scene, width)).crop(0, width)]
+
+    def _progress(self, scene: Scene, width: int) -> list[Piece]:
+        palette, state, glyphs = self.palette, scene.state, scene.glyphs
+        metric = state.metric
+        if metric is None:
+            waiting = "no progress line has been read yet" if not state.over else "no progress line was read"
+            return [(f" {waiting}", palette.muted)]
+        pieces: list[Piece] = []
+        if metric.step is not None and metric.total:
+            share = min(1.0, max(0.0, metric.step / metric.total))
+            room = 12 if width < 110 else 24
+            done = round(share * room)
+            pieces += [
+                (" " + glyphs.bar * done, palette.primary),
+                (glyphs.track * (room - done), palette.muted),
+                (f" {share:4.0%}", palette.strong),
+                (f"  step {metric.step:,}/{metric.total:,}", palette.text),
+            ]
+        elif metric.step is not None:
+            pieces.append((f" step {metric.step:,}", palette.text))
+        left = remaining(scene)
+        if left is not None:
+            pieces += [("  left ", palette.muted), (clock(left), palette.text)]
+        if metric.loss is not None:
+            pieces += [("  loss ", palette.muted), (number(metric.loss), palette.strong)]
+        if isinstance(metric.rate, (int, float)):
+            pieces += [(f"  {metric.rate:,.0f} ", palette.strong), (metric.rate_unit, palette.muted)]
+        if isinstance(metric.step_time, (int, float)):
+            pieces += [(f"  {metric.step_time:.3g} ", palette.text), ("s/step", palette.muted)]
+        return pieces
+
+
+def standing(state: RunState, live: bool) -> str:
+    """The state of the run in one word; a run that is not over and not read any more is “not watched”."""
+    if state.outcome != "running":
+        return state.outcome
+    if not live:
+        return "not watched"
+    if state.stop_reason is not None:
+        return "stopping"
+    return "running" if state.workers else "starting"
+
+
+def remaining(scene: Scene) -> float | None:
+    """Seconds to the last step: as the program says, or by the pace of the last points."""
+    metric, points = scene.state.metric, scene.curves.points
+    if metric is None or scene.state.over:
+        return None
+    if isinstance(metric.eta, (int, float)):
+        return float(metric.eta)
+    if metric.step is None or not metric.total or len(points) < 2:
+        return None
+    recent = points[-64:]
+    steps = recent[-1].step - recent[0].step
+    pace = (recent[-1].t - recent[0].t) / steps if steps > 0 else 0.0
+    return max(0.0, (metric.total - metric.step) * pace) if pace > 0 else None

@@ -1,0 +1,157 @@
+"""The rank map: a cell a rank, a block a node; what is wrong shows by its shape, and again by its colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+
+from tui.dashboard.drawn import Drawn, Piece, strip
+from tui.dashboard.health import BAD, Health, health, summary
+from tui.dashboard.panel import Panel
+from tui.dashboard.places import Places, places
+
+if TYPE_CHECKING:
+    from rich.style import Style
+    from textual import events
+    from textual.binding import BindingType
+    from textual.strip import Strip
+
+    from tui.dashboard.panel import Scene
+
+FOOT = 2
+
+
+class RanksPanel(Drawn):
+    """Every rank at once. The height of a cell's block is its pace against the median of all ranks."""
+
+    key = "ranks"
+    title = "ranks"
+    help = """One cell a rank, one block a node.
+  full block: at the median's pace; lower: slower · failed x · killed with it × · ended ✓
+  silent or unreachable ? or ~ · waiting ·
+The two lines below tell of the selected rank, and count all of them."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "move(-1)", "previous rank", show=False),
+        Binding("right,l", "move(1)", "next rank", show=False),
+        Binding("up,k", "row(-1)", "row up", show=False),
+        Binding("down,j", "row(1)", "row down", show=False),
+        Binding("home,g", "move(-99999)", "first rank", show=False),
+        Binding("end,G", "move(99999)", "last rank", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: Places | None = None
+        self._first_row = 0
+
+    def rows(self, scene: Scene, width: int, height: int) -> list[Strip]:
+        plan = scene.state.plan
+        ranks = health(scene.state)
+        room = max(1, height - FOOT)
+        nodes = plan.nodes
+        shown = self._places = places([n.host for n in nodes], [n.nproc for n in nodes], width, room)
+        node, local = located(scene, scene.selected)
+        _, y = shown.of(node, local)
+        self._first_row = min(max(self._first_row, y - room + 1), y, max(0, shown.rows - room))
+        lines: list[list[Piece]] = [[] for _ in range(shown.rows)]
+        ends = [0] * shown.rows
+        for index in sorted(range(len(nodes)), key=lambda i: shown.blocks[i]):
+            block = nodes[index]
+            x, top = shown.blocks[index]
+            for at in range(-(-max(1, block.nproc) // shown.across)):
+                line, y = lines[top + at], top + at
+                line.append((" " * (x - ends[y]), None))
+                name = block.host if at == 0 else ""
+                label = name if len(name) < shown.label else name[: shown.label - 2] + scene.glyphs.ellipsis
+                line.append((f"{label:<{shown.label}}" if shown.label else "", self.palette.muted))
+                first = at * shown.across
+                cells = range(first, min(block.nproc, first + shown.across))
+                for one in cells:
+                    rank = block.first_rank + one
+                    sign, style = self._cell(ranks[rank], scene)
+                    style = style + self.palette.chosen if rank == scene.selected else style
+                    line.append((sign, style))
+                    line.append((" " * (shown.cell - 1), None))
+                ends[y] = x + shown.label + len(cells) * shown.cell
+        visible = [strip(line) for line in lines[self._first_row : self._first_row + room]]
+        blank = [strip([]) for _ in range(room - len(visible))]
+        return [*visible, *blank, *self._foot(scene, ranks, width)]
+
+    def _cell(self, one: Health, scene: Scene) -> tuple[str, Style]:
+        glyphs, palette = scene.glyphs, self.palette
+        level = glyphs.levels
+        if one.word in ("running", "slow"):
+            if one.pace is None:
+                return level[5], palette.primary
+            sign = level[max(0, min(len(level) - 1, round(7 / max(one.pace, 1.0))))]
+            return sign, palette.warning if one.word == "slow" else palette.primary
+        return {
+            "waiting": (glyphs.pending, palette.muted),
+            "silent": (glyphs.silent, palette.warning),
+            "ended": (glyphs.ok, palette.good),
+            "failed": (glyphs.error, palette.bad),
+            "killed": (glyphs.times, palette.muted),
+            "unreachable": (glyphs.lost, palette.warning),
+            "lost": (glyphs.lost, palette.bad),
+        }[one.word]
+
+    def _foot(self, scene: Scene, ranks: list[Health], width: int) -> list[Strip]:
+        palette, dot = self.palette, scene.glyphs.separator
+        node, local = located(scene, scene.selected)
+        block, one = scene.state.plan.nodes[node], ranks[scene.selected]
+        about = [f"rank {scene.selected} {dot} {block.host} local_rank {local} {dot} {one.word}"]
+        if one.worker is not None and one.worker.metric is not None:
+            metric = one.worker.metric
+            if metric.step is not None:
+                about.append(f"step {metric.step}")
+            if isinstance(metric.step_time, (int, float)):
+                about.append(f"{metric.step_time:.3g} s")
+            if one.pace is not None:
+                about.append(f"{one.pace:.2f}{scene.glyphs.times} median")
+        if one.worker is not None and one.worker.ended is None and one.worker.pid:
+            about.append(f"pid {one.worker.pid}")
+        bad = any(rank.word in BAD for rank in ranks)
+        return [
+            strip([(f" {dot} ".join(about), palette.text)]).crop(0, width),
+            strip([(summary(ranks), palette.warning if bad else palette.muted)]).crop(0, width),
+        ]
+
+    def action_move(self, by: int) -> None:
+        if self.scene is not None:
+            last = self.scene.state.plan.world_size - 1
+            self.post_message(Panel.Chose(max(0, min(last, self.scene.selected + by))))
+
+    def action_row(self, by: int) -> None:
+        """To the nearest rank in the next row up or down, of whatever node it is."""
+        if self.scene is None or self._places is None:
+            return
+        shown = self._places
+        x, y = shown.of(*located(self.scene, self.scene.selected))
+        spots = [
+            (shown.of(n.node_rank, i), n.first_rank + i) for n in self.scene.state.plan.nodes for i in range(n.nproc)
+        ]
+        beyond = [(spot, rank) for spot, rank in spots if (spot[1] - y) * by > 0]
+        if beyond:
+            _, rank = min(beyond, key=lambda one: (abs(one[0][1] - y), abs(one[0][0] - x)))
+            self.post_message(Panel.Chose(rank))
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None or self.scene is None or self._places is None:
+            return
+        shown, y = self._places, offset.y + self._first_row
+        for node in self.scene.state.plan.nodes:
+            for local in range(node.nproc):
+                at = shown.of(node.node_rank, local)
+                if at[1] == y and at[0] <= offset.x < at[0] + shown.cell:
+                    self.post_message(Panel.Chose(node.first_rank + local))
+                    return
+
+
+def located(scene: Scene, rank: int) -> tuple[int, int]:
+    """(node_rank, local_rank) of a rank, by the plan."""
+    for node in scene.state.plan.nodes:
+        if node.first_rank <= rank < node.first_rank + node.nproc:
+            return node.node_rank, rank - node.first_rank
+    return 0, 0

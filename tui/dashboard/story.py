@@ -1,0 +1,82 @@
+"""What happened and when, in words; on failure the first real cause, its evidence and what to do."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+
+from engine import events
+from engine.telling import words
+from tui.dashboard.drawn import Drawn, strip
+
+if TYPE_CHECKING:
+    from rich.style import Style
+    from textual.binding import BindingType
+    from textual.strip import Strip
+
+    from tui.dashboard.panel import Scene
+
+BAD = (events.Lost, events.WorkerExit, events.Unreachable)
+
+
+class StoryPanel(Drawn):
+    """The verdict first, then the newest events at the bottom; scrolling up stays where it is."""
+
+    key = "story"
+    title = "events and verdict"
+    help = """What happened, oldest first. When the run failed, the first real cause stands on top:
+the sentence, the lines that show it, and the remedy."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_by(1)", "older", show=False),
+        Binding("down,j", "scroll_by(-1)", "newer", show=False),
+        Binding("pageup,ctrl+u", "scroll_by(8)", "page up", show=False),
+        Binding("pagedown,ctrl+d", "scroll_by(-8)", "page down", show=False),
+        Binding("end,G", "scroll_by(-99999)", "newest", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._back = 0
+
+    def rows(self, scene: Scene, width: int, height: int) -> list[Strip]:
+        verdict = self._verdict(scene, width)[:height]
+        room = height - len(verdict)
+        told: list[Strip] = []
+        for event in scene.story:
+            text = words(event, scene.state)
+            if not text:
+                continue
+            style = self.palette.warning if isinstance(event, BAD) else self.palette.text
+            stamp = time.strftime("%H:%M:%S ", time.localtime(event.t))
+            told += self._wrapped(stamp, text, width, style)
+        told += [row for problem in scene.problems for row in self._wrapped("", problem, width, self.palette.bad)]
+        if not told:
+            told = [strip([("nothing has happened yet", self.palette.muted)])]
+        self._back = max(0, min(self._back, len(told) - room))
+        end = len(told) - self._back
+        return verdict + told[max(0, end - room) : end]
+
+    def _verdict(self, scene: Scene, width: int) -> list[Strip]:
+        state = scene.state
+        verdict = state.verdict() if state.outcome == "failed" or state.failures() else None
+        if verdict is None or state.outcome in ("succeeded", "stopped"):
+            return []
+        hint = "" if verdict.sure else " (perhaps itself a victim)"
+        rows = self._wrapped(f"{scene.glyphs.error} ", f"first failure: {verdict.text}{hint}", width, self.palette.bad)
+        for line in verdict.evidence:
+            rows.append(strip([("    " + line, self.palette.text)]).crop(0, width))
+        return [*rows, strip([(scene.glyphs.track * width, self.palette.muted)])]
+
+    def _wrapped(self, stamp: str, text: str, width: int, style: Style) -> list[Strip]:
+        lines = [
+            piece for line in text.split("\n") for piece in textwrap.wrap(line, max(16, width - len(stamp))) or [""]
+        ]
+        heads = [stamp, *[" " * len(stamp)] * (len(lines) - 1)]
+        return [strip([(head, self.palette.muted), (line, style)]) for head, line in zip(heads, lines, strict=True)]
+
+    def action_scroll_by(self, lines: int) -> None:
+        self._back = max(0, self._back + lines)
+        self.redraw()

@@ -1,0 +1,58 @@
+"""The keys of the place that has the focus, and what cannot be done there and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.screen import Screen
+
+KEYS = {
+    "question_mark": "?", "slash": "/", "left_square_bracket": "[", "right_square_bracket": "]", "escape": "esc",
+    "exclamation_mark": "!", "plus": "+", "minus": "-", "comma": ",", "full_stop": ".", "percent_sign": "%",
+}  # fmt: skip
+
+
+class Help(ModalScreen[None]):
+    """What the focused widget, its screen and the program answer to, nearest first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark,f1", "dismiss", "close")]
+
+    def __init__(self, of: Screen[Any]) -> None:
+        super().__init__()
+        self._of = of
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog help"):
+            yield Static(Content(self._text()))
+
+    def on_mount(self) -> None:
+        self.query_one(VerticalScroll).border_title = "keys · esc closes"
+        self.query_one(VerticalScroll).focus()
+
+    def _text(self) -> str:
+        focused = self._of.focused
+        about = (getattr(focused, "help", "") or getattr(self._of, "help", "")).strip()
+        sections: dict[str, dict[str, list[str]]] = {}
+        for active in self._of.active_bindings.values():
+            binding = active.binding
+            if not binding.description:
+                continue
+            place = getattr(active.node, "title", None) or type(active.node).__name__
+            place = "everywhere" if active.node is self.app else str(place)
+            sections.setdefault(place, {}).setdefault(binding.description, []).append(
+                KEYS.get(binding.key, binding.key)
+            )
+        lines = [about, ""] if about else []
+        for place, keys in sections.items():
+            lines.append(place)
+            lines += [f"  {', '.join(names):<24} {what}" for what, names in keys.items()]
+            lines.append("")
+        return "\n".join(lines).rstrip()
