@@ -1,70 +1,190 @@
-"""Preflight, run: every node is asked at once, then all answers are judged together."""
+"""Preflight, run: every node is asked at once, and whatever is known is judged as it comes.
+
+A `Preflight` grows while it runs. Viewers are told that it changed, and read `cells` and `findings`; a slow node keeps
+waiting only what concerns it, and the checks that compare all nodes.
+
+    preflight = Preflight(profile, fleet, changed=redraw)
+    await preflight.run()
+    await preflight.retry(node_rank=2)          # or check="ports.master", or both
+    await preflight.close()                     # unless a launch takes the conversations over
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from engine import launchers, preflight
 from engine.errors import RankdeckError
 from engine.fleet import close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from engine.conversation import Conversation
     from engine.fleet import Fleet
     from engine.plan import Plan
+    from engine.preflight import Cell, Finding, Observation
     from engine.profile import Profile
 
+QUESTIONS: tuple[tuple[str, ...], ...] = (
+    ("system", "addresses", "ports", "jobs"),
+    ("python", "program", "gpus"),
+)
+"""The parts of an observation that are asked for together: what a node knows at once, and what takes its shell."""
+REACH = "reach"
+PARTS = (REACH, *(part for parts in QUESTIONS for part in parts))
+SECONDS = 60.0
+PATIENCE = 1.0
+"""Seconds that a node waits for the address of node 0, to which it is asked for its way."""
+JUDGE_EVERY = 0.05
 
-class Checked:
-    """What preflight found: observations, findings, and the conversations, still open."""
+
+class Preflight:
+    """What is known of the nodes of a profile: conversations (open), observations, and the findings so far.
+
+    `waiting` holds, by node rank, the parts that are still to come. `changed` is called, from the event loop, when any
+    of this has changed; at most twenty times a second, and once more at the end.
+    """
 
     def __init__(
         self,
         profile: Profile,
-        conversations: dict[int, Conversation | RankdeckError],
-        observations: dict[int, preflight.Observation | RankdeckError],
-        findings: list[preflight.Finding],
+        fleet: Fleet,
+        skip: Collection[str] = (),
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """RequestError for a launcher or a check to skip that is none."""
+        launchers.find(profile.launcher)
         self.profile = profile
-        self.conversations = conversations
-        self.observations = observations
-        self.findings = findings
+        self.skip = preflight.known_checks(skip)
+        self.conversations: dict[int, Conversation | RankdeckError] = {}
+        self.observations: dict[int, Observation | RankdeckError] = {}
+        self.waiting: dict[int, set[str]] = {rank: set(PARTS) for rank in range(len(profile.nodes))}
+        self.findings: list[Finding] = []
+        self._fleet = fleet
+        self._changed = changed
+        self._first = asyncio.Event()  # node 0 is connected, or is not going to be
+        self._judging: asyncio.TimerHandle | None = None
+        self._rest = JUDGE_EVERY
 
     @property
-    def errors(self) -> list[preflight.Finding]:
+    def errors(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == "error"]
+
+    def cells(self) -> dict[tuple[int | None, str], Cell]:
+        """The matrix at this moment, by (node_rank or None, id of the check)."""
+        return preflight.matrix(self.profile, self.observations, self.findings, self.waiting, self.skip)
 
     def plan(self, run: str) -> Plan:
         facts = preflight.node_facts(self.profile, self.observations)
         return launchers.find(self.profile.launcher).make_plan(self.profile, run, facts)
 
+    async def run(self) -> None:
+        """Look at every node. When this is cancelled, the conversations that are open are closed."""
+        await self._look(dict.fromkeys(range(len(self.profile.nodes)), PARTS))
 
-async def check(profile: Profile, fleet: Fleet, skip: Collection[str] = ()) -> Checked:
-    """Preflight: ask every node, then judge over all of them."""
-    launchers.find(profile.launcher)
-    conversations = await fleet.dial_all()
-    first = conversations.get(0)
-    # Every node is asked for its way to the first one, which is the master unless the profile says otherwise.
-    way = [first.peer] if first is not None and not isinstance(first, RankdeckError) and first.peer else []
+    async def retry(self, node_rank: int | None = None, check: str | None = None) -> None:
+        """Look again: at one node or all, for one check or all. A node that did not answer is connected anew."""
+        ranks = range(len(self.profile.nodes)) if node_rank is None else [node_rank]
+        await self._look(dict.fromkeys(ranks, PARTS if check is None else preflight.CHECKS[check].needs))
 
-    async def observe(rank: int) -> preflight.Observation | RankdeckError:
-        conversation = conversations[rank]
-        if isinstance(conversation, RankdeckError):
-            return conversation
+    async def close(self) -> None:
+        """Leave the nodes."""
+        await close_all(self.conversations)
+
+    async def _look(self, wanted: dict[int, tuple[str, ...]]) -> None:
+        for rank, parts in wanted.items():
+            away = isinstance(self.observations.get(rank), RankdeckError)
+            self.waiting[rank] = set(PARTS if away else parts)
+        self._news()
         try:
-            question = preflight.ask(profile, rank, route_to=way)
-            answer = await conversation.ask("probe", timeout=60.0, ask=question)
-            return preflight.read(answer, node=conversation.host, peer=conversation.peer)
-        except RankdeckError as error:
-            return error
+            await asyncio.gather(*map(self._visit, wanted))
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            if self._judging is not None:
+                self._judging.cancel()
+        self._judge()
 
-    try:
-        found = await asyncio.gather(*(observe(rank) for rank in conversations))
-        observations = dict(zip(conversations, found, strict=True))
-        return Checked(profile, conversations, observations, preflight.judge(profile, observations, skip))
-    except BaseException:
-        await close_all(conversations)
-        raise
+    async def _visit(self, rank: int) -> None:
+        try:
+            conversation = await self._converse(rank)
+            self._came(rank, {REACH})
+            if rank == 0:
+                self._first.set()
+            parts = [[part for part in question if part in self.waiting[rank]] for question in QUESTIONS]
+            await asyncio.gather(*(self._ask(rank, conversation, some) for some in parts if some))
+        except RankdeckError as error:
+            self.observations[rank] = error
+        self._came(rank, PARTS)
+        if rank == 0:
+            self._first.set()
+
+    async def _converse(self, rank: int) -> Conversation:
+        known = self.conversations.get(rank)
+        if known is not None and not isinstance(known, RankdeckError) and not known.ended.done():
+            return known
+        try:
+            conversation = self.conversations[rank] = await self._fleet.dial(rank)
+        except RankdeckError as error:
+            self.conversations[rank] = error
+            raise
+        self.observations[rank] = preflight.Observation(peer=conversation.peer)
+        return conversation
+
+    async def _ask(self, rank: int, conversation: Conversation, parts: list[str]) -> None:
+        # Where the profile names no master, node 0 is it, and its own address is how we reach it.
+        way = "addresses" in parts and not preflight.master_name(self.profile)
+        if way:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._first.wait(), PATIENCE)
+        late = way and not self._first.is_set()
+        question = preflight.ask(self.profile, rank, route_to=self._master() if way else (), parts=parts)
+        answer = await conversation.ask("probe", timeout=SECONDS, ask=question)
+        self._saw(rank, parts, preflight.read(answer, node=conversation.host))
+        if late:
+            await self._first.wait()
+            if self._master():
+                await self._ask(rank, conversation, ["addresses"])
+
+    def _master(self) -> tuple[str, ...]:
+        first = self.observations.get(0)
+        return (first.peer,) if isinstance(first, preflight.Observation) and first.peer else ()
+
+    def _saw(self, rank: int, parts: Iterable[str], new: Observation) -> None:
+        old = self.observations[rank]
+        if isinstance(old, preflight.Observation):
+            fields: dict[str, Any] = {part: getattr(new, part) for part in parts}
+            self.observations[rank] = msgspec.structs.replace(old, **fields)
+        self._came(rank, parts)
+
+    def _came(self, rank: int, parts: Iterable[str]) -> None:
+        self.waiting[rank].difference_update(parts)
+        self._news()
+
+    def _news(self) -> None:
+        """Judge soon: not for every answer of a thousand nodes, and never most of the time."""
+        if self._judging is None:
+            self._judging = asyncio.get_running_loop().call_later(self._rest, self._judge)
+
+    def _judge(self) -> None:
+        self._judging = None
+        began = time.monotonic()
+        self.findings = preflight.judge(self.profile, self.observations, self.skip, self.waiting)
+        self._rest = max(JUDGE_EVERY, 5 * (time.monotonic() - began))
+        self._changed()
+
+
+async def check(
+    profile: Profile, fleet: Fleet, skip: Collection[str] = (), changed: Callable[[Preflight], None] | None = None
+) -> Preflight:
+    """One whole preflight, with its conversations open."""
+    made = Preflight(profile, fleet, skip, lambda: changed(made) if changed is not None else None)
+    await made.run()
+    return made

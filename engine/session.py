@@ -37,7 +37,7 @@ from engine.watch import NodeWatch, Viewer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from engine.check import Checked
+    from engine.check import Preflight
     from engine.conversation import Conversation
     from engine.fleet import Accept
     from engine.plan import Plan
@@ -121,7 +121,7 @@ class Session:
 
     @classmethod
     async def launch(
-        cls, checked: Checked, plan: Plan, connector: Connector, viewer: Viewer, accept: Accept = no
+        cls, checked: Preflight, plan: Plan, connector: Connector, viewer: Viewer, accept: Accept = no
     ) -> tuple[Session, dict[int, Conversation]]:
         """Start every node detached. When one refuses, what was started is stopped again and its error raised."""
         if checked.errors:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.screen import Screen
 
-    from engine.check import Checked
+    from engine.check import Preflight
     from engine.errors import HostKeyUnknown
     from engine.plan import Plan
     from engine.runs import RunFolder
@@ -148,7 +148,7 @@ class RankdeckApp(App[int]):
         session.lost_after = getattr(self.options, "lost_after", session.lost_after)
         return Dashboard(watching, session)
 
-    async def launch(self, checked: Checked, plan: Plan, *, ours: bool = False) -> Dashboard:
+    async def launch(self, checked: Preflight, plan: Plan, *, ours: bool = False) -> Dashboard:
         """Launch, and give the dashboard to show; `ours` when the run is to end with this program.
 
         RankdeckError when it could not be started on every node; nothing runs then.

@@ -15,34 +15,42 @@ from engine.preflight import CHECKS
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from engine.check import Checked
+    from engine.check import Preflight
     from engine.cli.plain import JsonLines, Plain
+    from engine.preflight import Finding
     from engine.profile import Profile
     from engine.transport import Connector
 
     View = Plain | JsonLines
 
 
-async def checked(asked: Profile, connector: Connector, skip: Iterable[str]) -> Checked:
+async def checked(
+    asked: Profile, connector: Connector, skip: Iterable[str], told: Callable[[Finding], None] | None = None
+) -> Preflight:
+    """A whole preflight; `told` gets every finding as soon as it is made."""
     from engine.check import check as ask_nodes
     from engine.fleet import Fleet
 
-    return await ask_nodes(asked, Fleet(asked.nodes, asked.state_dir, connector, Terminal().accept), tuple(skip))
+    known: list[Finding] = []
+
+    def changed(found: Preflight) -> None:
+        for finding in found.findings:
+            if told is not None and finding not in known:
+                known.append(finding)
+                told(finding)
+
+    fleet = Fleet(asked.nodes, asked.state_dir, connector, Terminal().accept)
+    return await ask_nodes(asked, fleet, tuple(skip), changed)
 
 
 def check(options: Namespace) -> int:
     asked = asked_profile(options)
 
     async def work(connector: Connector) -> int:
-        from engine.fleet import close_all
-
-        found = await checked(asked, connector, options.skip)
-        await close_all(found.conversations)
-        for finding in found.findings:
-            if options.json:
-                emit(finding)
+        found = await checked(asked, connector, options.skip, emit if options.json else None)
+        await found.close()
         if not options.json:
             show_findings(found, everything=True)
         return EXIT_PREFLIGHT if found.errors else EXIT_OK
@@ -53,7 +61,7 @@ def check(options: Namespace) -> int:
 MARKS = {"ok": "✓", "info": "·", "warning": "!", "error": "✗"}
 
 
-def show_findings(found: Checked, everything: bool) -> None:
+def show_findings(found: Preflight, everything: bool) -> None:
     """Findings for a human: warnings and errors with evidence and remedy; `everything`: each check and infos too."""
     out = sys.stdout if everything else sys.stderr
     for name, check in CHECKS.items() if everything else ():
@@ -79,10 +87,8 @@ def show_plan(options: Namespace) -> int:
         return EXIT_OK
 
     async def work(connector: Connector) -> int:
-        from engine.fleet import close_all
-
         found = await checked(asked, connector, ())
-        await close_all(found.conversations)
+        await found.close()
         sys.stdout.write(launcher.render(found.plan(run), options.format))
         return EXIT_OK
 

@@ -7,8 +7,9 @@ a plan leaves open to `engine.plan.make_plan`. Every module of this package may 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from engine.preflight.facts import ask, node_facts
-from engine.preflight.findings import CHECKS, Check, Finding, Observations, Severity, check, judge
+from engine.preflight.facts import ask, master_name, node_facts
+from engine.preflight.findings import CHECKS, Check, Finding, Observations, Severity, check, judge, known_checks
+from engine.preflight.matrix import Cell, matrix
 from engine.preflight.observation import Observation, read
 
 # The order of a launch, which is the order in which the findings are worth reading; a new module comes after these.
@@ -19,6 +20,7 @@ for _name in sorted(_found, key=lambda name: (_ORDER.index(name) if name in _ORD
 
 __all__ = [
     "CHECKS",
+    "Cell",
     "Check",
     "Finding",
     "Observation",
@@ -27,6 +29,9 @@ __all__ = [
     "ask",
     "check",
     "judge",
+    "known_checks",
+    "master_name",
+    "matrix",
     "node_facts",
     "read",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.preflight.facts import holder, node_facts
+from engine.preflight.facts import holder, master_name, node_facts
 from engine.preflight.findings import Note, Seen, check, error, info, warning
 from engine.text import clean
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.preflight.observation import Observation, Route
 
 
-@check("addresses.loopback")
+@check("addresses.loopback", needs=("addresses",), across=True)
 def loopback(seen: Seen) -> Iterator[Note]:
     """No node takes its own name for the loopback address, or gloo is told which interface to use."""
     if seen.one_machine() or "GLOO_SOCKET_IFNAME" in seen.profile.env:
@@ -32,18 +32,14 @@ def loopback(seen: Seen) -> Iterator[Note]:
             set_to = chosen if chosen != "auto" else interface
             yield info(rank, f"{text}; GLOO_SOCKET_IFNAME={set_to} is set for the launch, so it does not matter")
         else:
-            yield warning(
-                rank,
-                text,
-                remedy=f"--set env.GLOO_SOCKET_IFNAME={interface or 'NAME'}, or mend /etc/hosts there",
-            )
+            yield warning(rank, text, fix=["rendezvous.interface=auto"], remedy="or mend /etc/hosts there")
 
 
-@check("addresses.master")
+@check("addresses.master", needs=("addresses",), across=True)
 def master(seen: Seen) -> Iterator[Note]:
     """The master address is node 0's own, and every node means the same by it."""
     profile = seen.profile
-    chosen = profile.rendezvous.master_addr or (profile.nodes[0].addr if profile.nodes else "")
+    chosen = master_name(profile)
     if not chosen:
         if not seen.one_machine():
             yield from _found_by_itself(seen)
@@ -83,19 +79,18 @@ def _judge_first(seen: Seen, first: Observation, chosen: str, key: str, route: R
     own = [ip for i in first.addresses.interfaces if not i.loopback for ip in i.ipv4]
     offer = first.peer if first.peer in own else next(iter(own), "ADDRESS")
     if not route.ips:
-        yield error(
-            0, f"cannot resolve the master address {chosen}: {clean(route.error)}", remedy=f"--set {key}={offer}"
-        )
+        yield error(0, f"cannot resolve the master address {chosen}: {clean(route.error)}", fix=[f"{key}={offer}"])
     elif all(_loops(ip) for ip in route.ips):
         if not seen.one_machine():
             text = f"the master address {chosen} is {route.ips[0]}: to every other node that is the node itself"
-            yield error(0, text, remedy=f"--set {key}={offer}")
+            yield error(0, text, fix=[f"{key}={offer}"])
     elif first.addresses.interfaces and all(holder(first.addresses, ip) is None for ip in route.ips):
         yield error(
             0,
             f"the master address {chosen} is none of this node's own",
             evidence=[f"{chosen}: {', '.join(route.ips)}", f"this node: {', '.join(own[:8])}"],
-            remedy=f"--set {key}={offer}; if a gateway really forwards it, --skip addresses.master",
+            fix=[f"{key}={offer}"],
+            remedy="if a gateway really forwards it, --skip addresses.master",
         )
 
 

@@ -17,7 +17,7 @@ BUSY_MIB = 1024
 """Memory in use beyond this, with no process to show for it, is somebody's; a driver at rest keeps less."""
 
 
-@check("devices.driver")
+@check("devices.driver", needs=("gpus",))
 def driver(seen: Seen) -> Iterator[Note]:
     """The NVIDIA driver answers wherever there is a card."""
     for rank, node, observed in seen.nodes():
@@ -36,7 +36,7 @@ def driver(seen: Seen) -> Iterator[Note]:
             yield note(rank, text, remedy=remedy)
 
 
-@check("devices.enough")
+@check("devices.enough", needs=("gpus",), across=True)
 def enough(seen: Seen) -> Iterator[Note]:
     """Every rank has a GPU of its own, or none of them has one."""
     looked = [(rank, node, o) for rank, node, o in seen.nodes() if not o.gpus.error or _no_driver(o.gpus.error)]
@@ -44,8 +44,7 @@ def enough(seen: Seen) -> Iterator[Note]:
     if looked and len(bare) == len(looked):
         for rank, node, _ in looked:
             if node.devices:
-                remedy = f"--set nodes[{rank}].devices=[]"
-                yield error(rank, "devices are picked, and this node has no GPU", remedy=remedy)
+                yield error(rank, "devices are picked, and this node has no GPU", fix=[f"nodes[{rank}].devices=[]"])
         if not any(node.devices for _, node, _ in looked):
             yield info(None, "no GPUs on any node: the ranks run on the CPU, with gloo")
         return
@@ -76,7 +75,7 @@ def _enough_on(rank: int, node: Node, observed: Observation) -> Iterator[Note]:
         yield error(
             rank,
             f"{node.gpus} ranks want a GPU each, and {len(gpus.usable)} can be used{hidden}",
-            remedy=f"--set nodes[{rank}].gpus={max(len(gpus.usable), 1)}",
+            fix=[f"nodes[{rank}].gpus={max(len(gpus.usable), 1)}"],
         )
 
 
@@ -97,7 +96,7 @@ def _shared(looked: list[tuple[int, Node, Observation]]) -> Iterator[Note]:
         )
 
 
-@check("devices.busy")
+@check("devices.busy", needs=("gpus",))
 def busy(seen: Seen) -> Iterator[Note]:
     """Nobody else uses the GPUs."""
     for rank, node, observed in seen.nodes():

@@ -18,15 +18,28 @@ FREE_PORTS = 3
 NO_ADDRESS = ("127.", "169.254.", "0.")
 
 
-def ask(profile: Profile, node_rank: int, *, route_to: Iterable[str] = (), seed: int | None = None) -> dict[str, Any]:
+def master_name(profile: Profile) -> str:
+    """The master address as the profile gives it, or "" where it is to be found."""
+    return profile.rendezvous.master_addr or (profile.nodes[0].addr if profile.nodes else "")
+
+
+def ask(
+    profile: Profile,
+    node_rank: int,
+    *,
+    route_to: Iterable[str] = (),
+    seed: int | None = None,
+    parts: Iterable[str] | None = None,
+) -> dict[str, Any]:
     """The request to `engine.node.probe` on one node; `route_to` adds addresses to those that the profile knows.
 
-    An empty state folder stands for the one that the node's own program uses.
+    An empty state folder stands for the one that the node's own program uses; without `parts` all are asked for.
     """
     node, rendezvous = profile.nodes[node_rank], profile.rendezvous
     port = rendezvous.master_port
-    known = [rendezvous.master_addr or profile.nodes[0].addr, *route_to]
+    known = [master_name(profile), *route_to]
     return {
+        **({} if parts is None else {"parts": list(parts)}),
         "program": {"kind": profile.program.kind, "path": profile.program.path},
         "workdir": node.workdir or profile.program.workdir,
         "activate": node.activate or profile.program.activate,
@@ -40,7 +53,7 @@ def ask(profile: Profile, node_rank: int, *, route_to: Iterable[str] = (), seed:
 def node_facts(profile: Profile, observations: Observations) -> dict[int, NodeFacts]:
     """The facts of every node that answered, for `make_plan`."""
     seen = Seen(profile, observations)
-    master = profile.rendezvous.master_addr or profile.nodes[0].addr if profile.nodes else ""
+    master = master_name(profile)
     if not master:
         first = observations.get(0)
         master = "" if first is None or isinstance(first, Exception) else own_address(seen, 0, first)

@@ -1,15 +1,18 @@
 """A finding, and the table of checks that make them.
 
-To add a check: one generator function with `@check("group.name")` in any module of this package. It takes the profile
-and what was seen (see `Seen`), and yields findings through `error`, `warning` and `info`, which know the check's id.
+To add a check: one generator function with `@check("group.name", needs=PARTS)` in any module of this package. It takes
+what was seen (see `Seen`), and yields findings through `error`, `warning` and `info`, which know the check's id. PARTS
+are the fields of an `Observation` that it looks at; it sees the nodes of which they are known. A check that compares
+nodes says `across=True`, and is asked only when they are known of every node.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -22,10 +25,16 @@ if TYPE_CHECKING:
 
 Severity = Literal["ok", "info", "warning", "error"]
 Observations: TypeAlias = Mapping[int, "Observation | RankdeckError"]
+Waiting: TypeAlias = Mapping[int, Collection[str]]
+"""By node rank, the parts of an observation that are still to come; "reach" is whether the node answers at all."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One judgement. `node_rank` is None where it is about no single node, and `host` "" then."""
+    """One judgement. `node_rank` is None where it is about no single node, and `host` "" then.
+
+    `fix` holds changes of the profile ("rendezvous.master_port=29601", as after --set) that mend it, where some do:
+    `engine.profile.override(profile, fix)` applies them.
+    """
 
     check: str
     severity: Severity
@@ -34,6 +43,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     evidence: tuple[str, ...] = ()
     remedy: str = ""
+    fix: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,13 +52,23 @@ class Seen:
 
     profile: Profile
     observations: Observations
+    waiting: Waiting = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
     def nodes(self) -> Iterator[tuple[int, Node, Observation]]:
-        """The nodes that answered, by rank."""
+        """The nodes that answered, by rank, and of which nothing that the check needs is still to come."""
         for rank, node in enumerate(self.profile.nodes):
-            found = self.observations.get(rank)
-            if isinstance(found, Observation):
+            if (found := self.node(rank)) is not None:
                 yield rank, node, found
+
+    def node(self, rank: int) -> Observation | None:
+        """One of `nodes`, or None."""
+        found = self.observations.get(rank)
+        return found if isinstance(found, Observation) and not self.awaits(rank) else None
+
+    def awaits(self, rank: int) -> bool:
+        """Whether something that the check needs is still to come from this node."""
+        return not set(self.needs).isdisjoint(self.waiting.get(rank, ()))
 
     def one_machine(self) -> bool:
         """Whether no rank's traffic leaves one machine."""
@@ -64,18 +84,34 @@ class Note:
     text: str
     evidence: tuple[str, ...] = ()
     remedy: str = ""
+    fix: tuple[str, ...] = ()
 
 
-def error(rank: int | None, text: str, *, evidence: Iterable[str] = (), remedy: str = "") -> Note:
-    return Note("error", rank, text, tuple(evidence), remedy)
+class _Noted(Protocol):
+    def __call__(
+        self,
+        rank: int | None,
+        text: str,
+        *,
+        evidence: Iterable[str] = (),
+        remedy: str = "",
+        fix: Iterable[str] = (),
+    ) -> Note: ...
 
 
-def warning(rank: int | None, text: str, *, evidence: Iterable[str] = (), remedy: str = "") -> Note:
-    return Note("warning", rank, text, tuple(evidence), remedy)
+def _noting(severity: Severity) -> _Noted:
+    def note(
+        rank: int | None, text: str, *, evidence: Iterable[str] = (), remedy: str = "", fix: Iterable[str] = ()
+    ) -> Note:
+        """A finding about node `rank`. The words for a `fix` are put before the remedy: they are what to do first."""
+        settings = tuple(fix)
+        words = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        return Note(severity, rank, text, tuple(evidence), "; ".join(filter(None, (words, remedy))), settings)
+
+    return note
 
 
-def info(rank: int | None, text: str, *, evidence: Iterable[str] = (), remedy: str = "") -> Note:
-    return Note("info", rank, text, tuple(evidence), remedy)
+error, warning, info = _noting("error"), _noting("warning"), _noting("info")
 
 
 Judgement: TypeAlias = Callable[[Seen], Iterable[Note]]
@@ -84,15 +120,20 @@ Judgement: TypeAlias = Callable[[Seen], Iterable[Note]]
 class Check:
     """A stable id, and a pure function from what was seen to findings; the docstring's first line is its title."""
 
-    def __init__(self, name: str, judgement: Judgement) -> None:
+    def __init__(self, name: str, judgement: Judgement, needs: tuple[str, ...], across: bool) -> None:
         self.id = name
+        self.needs = needs
+        self.across = across
         self.title = (judgement.__doc__ or "").strip().split("\n")[0].rstrip(".")
         self._judgement = judgement
 
     def __repr__(self) -> str:
         return f"Check({self.id!r})"
 
-    def __call__(self, profile: Profile, observations: Observations) -> list[Finding]:
+    def __call__(self, profile: Profile, observations: Observations, waiting: Waiting) -> list[Finding]:
+        seen = Seen(profile, observations, waiting, self.needs)
+        if self.across and any(map(seen.awaits, waiting)):
+            return []
         return [
             Finding(
                 check=self.id,
@@ -102,34 +143,46 @@ class Check:
                 host="" if note.node_rank is None else profile.nodes[note.node_rank].host,
                 evidence=note.evidence,
                 remedy=note.remedy,
+                fix=note.fix,
             )
-            for note in self._judgement(Seen(profile, observations))
+            for note in self._judgement(seen)
         ]
 
 
 CHECKS: dict[str, Check] = {}
 
 
-def check(name: str) -> Callable[[Judgement], Judgement]:
+def check(name: str, *, needs: tuple[str, ...], across: bool = False) -> Callable[[Judgement], Judgement]:
     """Put a judgement into `CHECKS` under this id, which users write after --skip."""
 
     def register(judgement: Judgement) -> Judgement:
         if name in CHECKS:
             raise ValueError(f"two checks are called {name}")
-        CHECKS[name] = Check(name, judgement)
+        CHECKS[name] = Check(name, judgement, needs, across)
         return judgement
 
     return register
 
 
-def judge(profile: Profile, observations: Observations, skip: Iterable[str] = ()) -> list[Finding]:
-    """Every finding, check by check and by node rank; RequestError if `skip` names a check that does not exist."""
-    skipped = set(skip)
-    for name in sorted(skipped - CHECKS.keys()):
+def known_checks(names: Iterable[str]) -> frozenset[str]:
+    """The ids as a set; RequestError for one that no check has."""
+    found = frozenset(names)
+    for name in sorted(found - CHECKS.keys()):
         close = difflib.get_close_matches(name, CHECKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"the checks: {', '.join(CHECKS)}"
         raise RequestError(f"there is no check called {name[:60]!r}", remedy=hint)
-    found = [finding for each in CHECKS.values() if each.id not in skipped for finding in each(profile, observations)]
+    return found
+
+
+def judge(
+    profile: Profile, observations: Observations, skip: Iterable[str] = (), waiting: Waiting | None = None
+) -> list[Finding]:
+    """Every finding so far, check by check and by node rank; RequestError if `skip` names an unknown check.
+
+    A node that neither is in `observations` nor has anything `waiting` gave no answer.
+    """
+    checks = [each for each in CHECKS.values() if each.id not in known_checks(skip)]
+    found = [finding for each in checks for finding in each(profile, observations, waiting or {})]
     order = {name: place for place, name in enumerate(CHECKS)}
     return sorted(found, key=lambda f: (order[f.check], -1 if f.node_rank is None else f.node_rank))
 

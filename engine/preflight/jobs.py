@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from engine.preflight.observation import Job
 
 
-@check("jobs.ours")
+@check("jobs.ours", needs=("jobs",))
 def ours(seen: Seen) -> Iterator[Note]:
     """No run of ours is still alive there."""
     for rank, _, observed in seen.nodes():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MEANINGS = {126: "not executable", 127: "command not found", 130: "interrupted", 137: "killed", 143: "terminated"}
 
 
-@check("program.workdir")
+@check("program.workdir", needs=("python",))
 def workdir(seen: Seen) -> Iterator[Note]:
     """The working folder is there."""
     for rank, _, observed in seen.nodes():
@@ -27,7 +27,7 @@ def workdir(seen: Seen) -> Iterator[Note]:
             )
 
 
-@check("program.activate")
+@check("program.activate", needs=("python",))
 def activate(seen: Seen) -> Iterator[Note]:
     """The activation line succeeds, and Python answers after it."""
     for rank, node, observed in seen.nodes():
@@ -48,7 +48,7 @@ def activate(seen: Seen) -> Iterator[Note]:
             yield error(rank, f"the activation fails: {_status(python.code)}", evidence=evidence, remedy=remedy)
 
 
-@check("program.present")
+@check("program.present", needs=("python", "program"))
 def present(seen: Seen) -> Iterator[Note]:
     """The script, config, module or command is there."""
     program = seen.profile.program
@@ -73,7 +73,7 @@ def present(seen: Seen) -> Iterator[Note]:
 _NOUNS = {"script": "the script", "module": "the module", "xtuner": "the config", "command": "the command"}
 
 
-@check("program.same")
+@check("program.same", needs=("program",), across=True)
 def same(seen: Seen) -> Iterator[Note]:
     """Every node has the same bytes of the program's entry file."""
     sums = {rank: o.program.sha256 for rank, _, o in seen.nodes() if o.program.sha256}
@@ -87,9 +87,9 @@ def same(seen: Seen) -> Iterator[Note]:
         )
 
 
-@check("program.torch")
+@check("program.torch", needs=("python",))
 def torch(seen: Seen) -> Iterator[Note]:
-    """torch is installed, in one version."""
+    """torch is installed."""
     for rank, _, observed in seen.nodes():
         python = observed.python
         if python.looked and not python.torch:
@@ -98,18 +98,9 @@ def torch(seen: Seen) -> Iterator[Note]:
                 f"{python.python} has no torch",
                 remedy=f"activate the environment that has it: --set nodes[{rank}].activate='source …/bin/activate'",
             )
-    looked = {rank: o.python for rank, _, o in seen.nodes() if o.python.looked and o.python.torch}
-    gpus = any(o.gpus.gpus for _, _, o in seen.nodes())
-    remedy = "install the same version on every node, or launch as it is: --skip program.torch"
-    yield from _versions("torch", {rank: p.torch for rank, p in looked.items()}, error, remedy)
-    if gpus:
-        nccl = {rank: p.nccl for rank, p in looked.items() if p.nccl}
-        yield from _versions("NCCL", nccl, error, remedy)
-    minors = {rank: ".".join(p.python_version.split(".")[:2]) for rank, p in looked.items()}
-    yield from _versions("Python", minors, warning, "a Python of one version on every node saves surprises")
 
 
-@check("program.torchrun")
+@check("program.torchrun", needs=("python",))
 def torchrun(seen: Seen) -> Iterator[Note]:
     """torchrun is on the PATH after the activation."""
     for rank, _, observed in seen.nodes():
@@ -122,9 +113,9 @@ def torchrun(seen: Seen) -> Iterator[Note]:
             )
 
 
-@check("program.xtuner")
+@check("program.xtuner", needs=("python",))
 def xtuner(seen: Seen) -> Iterator[Note]:
-    """XTuner is installed, in one version, where the program is for it."""
+    """XTuner is installed, where the program is for it."""
     if seen.profile.program.kind != "xtuner":
         return
     looked = {rank: o.python for rank, _, o in seen.nodes() if o.python.looked}
@@ -133,8 +124,22 @@ def xtuner(seen: Seen) -> Iterator[Note]:
             yield error(rank, f"{python.python} has no xtuner", remedy="activate the environment that has XTuner")
         elif not python.xtuner_command:
             yield error(rank, "xtuner is not on the PATH", remedy="activate the environment that has XTuner")
-    versions = {rank: python.xtuner for rank, python in looked.items() if python.xtuner}
-    yield from _versions("XTuner", versions, warning, "install the same version on every node")
+
+
+@check("program.versions", needs=("python", "gpus"), across=True)
+def versions(seen: Seen) -> Iterator[Note]:
+    """torch, NCCL, Python and XTuner have one version each."""
+    looked = {rank: o.python for rank, _, o in seen.nodes() if o.python.looked and o.python.torch}
+    remedy = "install the same version on every node, or launch as it is: --skip program.versions"
+    yield from _versions("torch", {rank: p.torch for rank, p in looked.items()}, error, remedy)
+    if any(o.gpus.gpus for _, _, o in seen.nodes()):
+        nccl = {rank: p.nccl for rank, p in looked.items() if p.nccl}
+        yield from _versions("NCCL", nccl, error, remedy)
+    minors = {rank: ".".join(p.python_version.split(".")[:2]) for rank, p in looked.items()}
+    yield from _versions("Python", minors, warning, "a Python of one version on every node saves surprises")
+    if seen.profile.program.kind == "xtuner":
+        xtuner = {rank: p.xtuner for rank, p in looked.items() if p.xtuner}
+        yield from _versions("XTuner", xtuner, warning, "install the same version on every node")
 
 
 def _versions(name: str, values: Mapping[int, str], note: Callable[..., Note], remedy: str) -> Iterator[Note]:

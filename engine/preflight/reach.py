@@ -23,11 +23,13 @@ _REMEDIES: dict[type[errors.RankdeckError], str] = {
 }
 
 
-@check("reach.ssh")
+@check("reach.ssh", needs=("reach",))
 def ssh(seen: Seen) -> Iterator[Note]:
     """Every node answers."""
     for rank, node in enumerate(seen.profile.nodes):
         found = seen.observations.get(rank)
+        if seen.awaits(rank):
+            continue
         if found is None:
             yield error(rank, "no answer from this node", remedy=_remedy(errors.Unreachable, seen, rank))
         elif isinstance(found, errors.RankdeckError) and not isinstance(found, errors.NoPython):
@@ -35,7 +37,7 @@ def ssh(seen: Seen) -> Iterator[Note]:
             yield error(rank, clean(found.text) or f"{node.host} does not answer", remedy=remedy)
 
 
-@check("node.python")
+@check("node.python", needs=("system",))
 def python(seen: Seen) -> Iterator[Note]:
     """python3 on the node is 3.8 or newer."""
     for rank, _ in enumerate(seen.profile.nodes):
@@ -49,7 +51,7 @@ def python(seen: Seen) -> Iterator[Note]:
             yield error(rank, f"python3 is {version}", remedy=_remedy(errors.NoPython, seen, rank))
 
 
-@check("node.state")
+@check("node.state", needs=("system",))
 def state(seen: Seen) -> Iterator[Note]:
     """The folder for logs and journals can be written to, and has room."""
     for rank, _, observed in seen.nodes():
@@ -69,7 +71,7 @@ def state(seen: Seen) -> Iterator[Note]:
             yield error(rank, f"{about.inodes} inodes free at {about.path}; {INODES} is the least", remedy=remedy)
 
 
-@check("node.probe")
+@check("node.probe", needs=("system", "addresses", "ports", "jobs"))
 def probe(seen: Seen) -> Iterator[Note]:
     """Every part of the look at the node came back."""
     for rank, _, o in seen.nodes():

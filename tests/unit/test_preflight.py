@@ -1,7 +1,7 @@
 """Every check on observations from data files, and the rules that hold for all of them.
 
 A case of tests/unit/preflight/*.yaml changes the healthy cluster of healthy.yaml and lists every finding to expect, in
-order; `text`, `remedy` and `evidence` are parts of what the finding says.
+order; `text`, `remedy` and `evidence` are parts of what the finding says, and `fix` is the whole of it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from engine import errors
 from engine.plan import make_plan
-from engine.preflight import CHECKS, Finding, Observation, ask, judge, node_facts, read
-from engine.profile import Profile
+from engine.preflight import CHECKS, Cell, Finding, Observation, ask, judge, matrix, node_facts, read
+from engine.profile import Profile, override
 
 FOLDER = Path(__file__).parent / "preflight"
 
@@ -74,6 +74,7 @@ def test_the_findings_are_these_and_no_others(name: str) -> None:
         assert finding.node_rank == wanted.get("node_rank")
         for field in ("text", "remedy"):
             assert wanted.get(field, "") in getattr(finding, field)
+        assert list(finding.fix) == wanted.get("fix", list(finding.fix))
         assert any(
             wanted.get("evidence", "") in line for line in ("", *finding.evidence) if line or "evidence" not in wanted
         )
@@ -100,6 +101,12 @@ def test_an_unknown_check_to_skip_is_refused_with_the_nearest_one() -> None:
 def test_every_finding_that_is_bad_says_what_to_do() -> None:
     missing = [f for case in CASES.values() for f in findings_of(case) if f.severity == "error" and not f.remedy]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_fix_is_a_change_that_the_profile_takes(name: str) -> None:
+    for finding in findings_of(CASES[name]):
+        assert override(profile_of(CASES[name]), finding.fix) != profile_of(CASES[name]) or not finding.fix
 
 
 def test_a_finding_about_a_node_names_its_host() -> None:
@@ -159,6 +166,7 @@ _PARTS = st.dictionaries(st.sampled_from(list(HEALTHY["nodes"][0])), _JSON)
 
 
 @given(_PARTS)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_answer_is_read_and_judged_or_refused(parts: dict[str, Any]) -> None:
     try:
         found = read({**HEALTHY["nodes"][0], **parts})
@@ -233,3 +241,48 @@ def test_the_port_is_asked_for_where_it_is_listened_on() -> None:
     profile = profile_of({})
     assert [ask(profile, rank)["ports"] for rank in (0, 1)] == [[29600], []]
     assert ask(profile, 1)["activate"] == "source /opt/venv/bin/activate"
+
+
+# ---- the matrix, while answers come ---------------------------------------------------------------------------------
+
+EVERYTHING = ("reach", "system", "python", "program", "gpus", "addresses", "ports", "jobs")
+
+
+def cells_of(case: dict[str, Any], waiting: dict[int, tuple[str, ...]]) -> dict[tuple[int | None, str], Cell]:
+    profile, seen = profile_of(case), observations_of(case)
+    seen = {rank: found for rank, found in seen.items() if "reach" not in waiting.get(rank, ())}
+    return matrix(profile, seen, judge(profile, seen, (), waiting), waiting)
+
+
+def test_a_node_that_has_not_answered_waits_and_the_other_is_judged() -> None:
+    case = {"nodes": {0: {"system": {"python": "3.7.1"}, "program": {"sha256": "other"}}}}
+    cells = cells_of(case, {1: EVERYTHING})
+    assert (cells[0, "node.python"].state, cells[0, "program.present"].state) == ("error", "ok")
+    assert {cells[1, name].state for name in CHECKS} == {"waiting"}
+    assert (cells[0, "program.same"].state, cells[None, "program.same"].state) == ("waiting", "waiting")
+
+
+def test_a_slow_activation_delays_only_the_checks_that_need_it() -> None:
+    cells = cells_of({}, {1: ("python", "program", "gpus")})
+    assert {cells[1, name].state for name in ("reach.ssh", "node.state", "jobs.ours", "addresses.master")} == {"ok"}
+    assert {cells[1, name].state for name in ("program.activate", "devices.driver")} == {"waiting"}
+
+
+def test_a_node_that_does_not_answer_is_an_error_once_and_unseen_elsewhere() -> None:
+    cells = cells_of({"nodes": {1: {"raises": "Unreachable", "text": "no route"}}}, {})
+    assert cells[1, "reach.ssh"].state == "error"
+    assert {cells[1, name].state for name in CHECKS if name != "reach.ssh"} == {"unseen"}
+
+
+def test_a_check_that_is_skipped_is_shown_as_skipped() -> None:
+    cells = matrix(profile_of({}), observations_of({}), [], {}, ["jobs.ours"])
+    assert {cells[rank, "jobs.ours"].state for rank in (None, 0, 1)} == {"skipped"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_found_early_that_is_not_found_in_the_end(name: str) -> None:
+    profile, seen = profile_of(CASES[name]), observations_of(CASES[name])
+    final = findings_of(CASES[name])
+    for some in ({1: EVERYTHING}, {0: ("python", "gpus")}, {1: ("addresses", "system")}):
+        waiting = {rank: parts for rank, parts in some.items() if rank in seen}
+        assert [f for f in judge(profile, seen, (), waiting) if f not in final] == []
