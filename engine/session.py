@@ -106,6 +106,7 @@ class Session:
         self.wants: Callable[[int, str], bool] = lambda node_rank, stream: False
         self.replay = 0
         self.retell = False
+        self.sampling = False
         self._viewer = viewer
         self._fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
         self._watches: dict[int, NodeWatch] = {}
@@ -196,7 +197,8 @@ class Session:
         """Follow the run to its end, or `once`: to what is there now. Cancel to leave; the run goes on.
 
         `wants(node_rank, stream)` says which logs come here; the last `replay` bytes of those that are here already
-        are shown first. With `retell` the viewer is told the events that are here already, too.
+        are shown first. With `retell` the viewer is told the events that are here already, too; with `sampling`, what
+        the nodes' GPUs, CPUs and networks do.
         OSError when the viewer cannot write any more.
         """
         for plan in self.record.plan.nodes:
@@ -210,6 +212,7 @@ class Session:
                 self._say,
                 self._show,
             )
+            self._watches[rank].sampling = self.sampling
         sizes = {rank: watch.open_journal() for rank, watch in self._watches.items()}
         for event in self.folder.history(sizes):
             self.state.apply(event)

@@ -32,6 +32,8 @@ JOURNAL = "journal.jsonl"
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts to open a broken link again; the last one repeats."""
 PIECE = 1 << 20
+SAMPLE_EVERY = 2.0
+"""Seconds between looks at a node's GPUs, CPU and network."""
 
 
 class Viewer(Protocol):
@@ -71,6 +73,7 @@ class NodeWatch:
         self._follow: int | None = None
         self._settled = asyncio.Event()
         self._torn = b""
+        self.sampling = False
         self._adding: set[asyncio.Task[None]] = set()
 
     # ---- what the session calls -----------------------------------------------------------------------------------
@@ -192,13 +195,25 @@ class NodeWatch:
         # The journal's first records may come with the answer, and name streams before the follow has a number.
         self._add({name: mirror.position() for name, mirror in self._mirrors.items() if name not in positions})
         settled = asyncio.ensure_future(self._settled.wait())
+        sampling = asyncio.ensure_future(self._sample(conversation)) if self.sampling else None
         try:
             waiting: set[asyncio.Future[Any]] = {settled, conversation.ended}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             settled.cancel()
+            if sampling is not None:
+                sampling.cancel()
         if not self._settled.is_set():
             raise await conversation.ended
+
+    async def _sample(self, conversation: Conversation) -> None:
+        """Ask the node now and then what it does; one that cannot tell is not asked again."""
+        with contextlib.suppress(ConnectionLost, NodeRefused):
+            while True:
+                sample = events.decode_sample(await conversation.ask("sample", timeout=30.0), self.node_rank)
+                if sample is not None:
+                    self._record(sample)
+                await asyncio.sleep(SAMPLE_EVERY)
 
     def _add(self, new: dict[str, tuple[int, int]]) -> None:
         """Ask for more streams; where no follow is open, the next one begins with them."""

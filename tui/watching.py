@@ -57,7 +57,7 @@ class Watching:
         """Begin to read: from where this workstation's mirrors end, to the end of the run."""
         self.session = session
         self.curves, self.story = Curves(), []
-        session.retell = True
+        session.retell = session.sampling = True
         self._task = asyncio.create_task(self._watch(session, conversations))
 
     async def _watch(self, session: Session, conversations: Mapping[int, Conversation] | None) -> RunState:

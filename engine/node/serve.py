@@ -1,4 +1,4 @@
-"""Answer one client over stdin and stdout: probe, launch, follow, stop, sweep.
+"""Answer one client over stdin and stdout: probe, sample, launch, follow, stop, sweep.
 
 Both ways one JSON object a line. A request is {"id": N, "do": VERB, …}; its answer {"id": N, "ok": {…}} or
 {"id": N, "error": CODE, "text": …}. A follow sends, under the id of its request, any number of
@@ -20,9 +20,12 @@ import select
 import sys
 import threading
 import time
-from typing import Any, Callable, Deque, Dict
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Optional
 
 from engine.node import tail
+
+if TYPE_CHECKING:
+    from engine.node.sample import Sampler
 
 PROTOCOL = 1
 RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -51,10 +54,12 @@ class Serve:
         self.state = state
         self.program = program
         self.follows: Dict[int, tail.Follow] = {}
+        self._sampler: Optional["Sampler"] = None
         self._verbs: Dict[str, Callable[[Json], Json]] = {
             "ping": self._ping,
             "watch": self._watch,
             "probe": self._probe,
+            "sample": self._sample,
             "launch": self._launch,
             "stop": self._stop,
             "sweep": self._sweep,
@@ -210,6 +215,13 @@ class Serve:
 
         answer: Json = probe.probe(dict(request["ask"], state=self.state))
         return answer
+
+    def _sample(self, request: Json) -> Json:
+        if self._sampler is None:
+            from engine.node import sample
+
+            self._sampler = sample.Sampler()
+        return self._sampler.take()
 
     def _launch(self, request: Json) -> Json:
         """Make the run folder and start its supervisor. A second launch of the same job is answered, not started."""

@@ -41,6 +41,13 @@ FIELDS: dict[type[events.Event], dict[str, st.SearchStrategy[Any]]] = {
     events.Warning: {"t": times, "text": words},
     events.Finished: {"t": times, **exits, "stopped": st.booleans()},
     events.Finding: {**host, "check": words, "severity": words, "evidence": st.lists(words, max_size=3).map(tuple)},
+    events.Sample: {
+        **{"t": times, "node_rank": whole},
+        "cpu": st.none() | finite,
+        "gpus": st.lists(st.builds(events.Gpu, index=whole, name=words, util=st.none() | finite), max_size=2).map(
+            tuple
+        ),
+    },
     events.Reached: {**host, "latency": finite, "clock": finite, "clock_error": finite},
     events.Unreachable: {**host, "text": words},
     events.Lost: {**host, "text": words},
@@ -50,6 +57,7 @@ FIELDS: dict[type[events.Event], dict[str, st.SearchStrategy[Any]]] = {
 }
 OURS = (
     events.Finding,
+    events.Sample,
     events.Reached,
     events.Unreachable,
     events.Lost,
