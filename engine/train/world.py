@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import os
 import re
 import socket
 from typing import TYPE_CHECKING
@@ -14,9 +13,12 @@ import torch
 import torch.distributed as dist
 
 from engine.train.config import ConfigError
+from engine.train.meeting import Meeting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 FIRST_PORT = 15000  # with 16,384 ports from here, a port derived from a job id stays below the ephemeral range
 PORTS = 16384
@@ -96,21 +98,20 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
-@contextlib.contextmanager
-def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[str]:
-    """Joins the process group, gives the name of the backend, and leaves the group however the body ends."""
-    if world.address:
-        os.environ["MASTER_ADDR"] = world.address
-        os.environ["MASTER_PORT"] = str(world.port)
+def join(world: World, device: torch.device, store: Store, timeout_s: float) -> str:
+    """Joins the process group over `store`; the name of its backend. Whoever joins calls destroy_process_group."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     timeout = datetime.timedelta(seconds=timeout_s)
-    if world.address:
-        dist.init_process_group(backend, rank=world.rank, world_size=world.ranks, timeout=timeout)
-    else:
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.ranks, timeout=timeout)
+    return backend
+
+
+@contextlib.contextmanager
+def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[str]:
+    """Joins the process group, gives the name of the backend, and leaves the group however the body ends."""
+    backend = join(world, device, Meeting(world, timeout_s).store, timeout_s)
     try:
         yield backend
     finally:

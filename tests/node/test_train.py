@@ -3,75 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import zipfile
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 pytest.importorskip("torch")
 
+from typing import TYPE_CHECKING
+
 from engine.node.metrics import MetricReader
 from engine.train.config import ConfigError, load
 from engine.train.data import Shares
 from engine.train.world import World, default_launcher, first_host, from_launcher
+from tests.node.training import ROOT, TORCHRUN, Ended, end, environment, free_port, settings, start
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["context=32", "width=64", "data_bytes=200000", "base_batch=8", "log_every=1"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--master-addr", "127.0.0.1", "--master-port"]
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def losses(self) -> list[float]:
-        metrics = MetricReader().feed(self.out.encode())
-        return [metric["loss"] for metric in metrics if "loss" in metric]
-
-    @property
-    def checksum(self) -> str:
-        found = re.search(r"checksum (\w+)", self.out)
-        return found.group(1) if found else ""
-
-
-def environment(path: Path, **more: str) -> dict[str, str]:
-    ours = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    kept = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith("SLURM_")}
-    return {**kept, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1", **more}
-
-
-def settings(*pairs: str) -> list[str]:
-    return [word for pair in (*SMALL, *pairs) for word in ("--set", pair)]
-
-
-def start(command: list[str], env: dict[str, str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, env=env, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-
-
-def end(process: subprocess.Popen[str]) -> Ended:
-    try:
-        out, err = process.communicate(timeout=100)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return Ended(process.returncode, out, err)
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
