@@ -365,6 +365,12 @@ def _no_greeting(link: Link, host: str) -> MachineError:
         )
     if "Unknown option: -I" in said:
         return _too_old(host, "python3 there is Python 2")
+    if "invalid literal for int()" in said:
+        return NodeRefused(
+            "a start-up file of the shell there read from its standard input, which is our program's",
+            node=host,
+            remedy=f"guard that `read` for sessions without a terminal ([ -t 0 ] && …), then try: ssh {host} true",
+        )
     detail = f": {said[-500:]}" if said else ""
     return NodeRefused(
         f"the shell there ended with exit status {link.exit_status} before our program could start{detail}",

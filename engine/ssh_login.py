@@ -133,10 +133,11 @@ def translate(error: Exception, login: Login, offer: Offer, process: ProxyProces
         )
     if isinstance(error, (asyncssh.ConnectionLost, ConnectionError)) and not login.begun:
         return hung_up(config, said)
+    compare = f"compare with: ssh -v -p {config.port} {config.user}@{config.hostname} true"
+    if isinstance(error, asyncssh.ConnectionLost):
+        compare = f"a server too slow for its own LoginGraceTime hangs up so (a directory service?); {compare}"
     return Unreachable(
-        f"{place(config)}: the login broke off: {said or type(error).__name__}",
-        node=config.host,
-        remedy=f"compare with: ssh -v -p {config.port} {config.user}@{config.hostname} true",
+        f"{place(config)}: the login broke off: {said or type(error).__name__}", node=config.host, remedy=compare
     )
 
 

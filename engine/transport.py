@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING, Protocol
 
@@ -93,6 +94,7 @@ class Connector:
         self._ask = ask
         self._config = config
         self._ssh: SshClient | None = None
+        _allow_many_files()
 
     def __repr__(self) -> str:
         return f"Connector({self._ssh!r})"
@@ -120,6 +122,14 @@ class Connector:
 
             self._ssh = SshClient(ask=self._ask, config=self._config)
         return self._ssh
+
+
+def _allow_many_files() -> None:
+    """As many files as may be open: a connection is one, and so is each log that comes here; shells give 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS calls its hard limit infinite, and does not mean it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def connect(host: str, *, user: str = "", port: int | None = None, ask: Asker | None = None) -> Transport:

@@ -13,6 +13,9 @@ ip iproute2
 nft nftables
 ps procps
 hostname hostname
+tcsh tcsh
+fish fish
+zsh zsh
 END
 [ -x .venv/bin/python ] || python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 

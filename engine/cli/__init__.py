@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], i
         return EXIT_INTERRUPTED
     except OSError as error:
         print(f"rankdeck: this machine: {error}", file=sys.stderr)
+        if error.errno == errno.EMFILE:
+            print("  raise the limit in this shell: ulimit -n 4096", file=sys.stderr)
         return EXIT_MACHINE
 
 

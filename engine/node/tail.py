@@ -15,7 +15,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 CHUNK = 256 * 1024
 STEP = 4 * CHUNK  # bytes that one step reads at most
-KEPT_OPEN = 200  # files; where more are followed, each is opened for each read
+KEPT_OPEN = 200  # files, or a quarter of what the node allows; where more are followed, each is opened for each read
 FINGERPRINT = 4096
 STREAM = re.compile(
     r"(?:journal\.jsonl|torchrun\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout|stderr)\.log)"
@@ -80,6 +80,7 @@ class Follow:
         self.was_alive: Optional[bool] = None
         self.drained = False
         self._alive = alive
+        self._kept_open = min(KEPT_OPEN, _file_limit() // 4)
 
     def add(self, name: str, offset: int, crc: Optional[int]) -> None:
         if not STREAM.fullmatch(name):
@@ -106,7 +107,7 @@ class Follow:
                 stream.offset += len(data)
                 stream.reset = False
                 size += len(data)
-            if len(self.streams) > KEPT_OPEN:
+            if len(self.streams) > self._kept_open:
                 stream.close()
             if size >= STEP:
                 break
@@ -117,3 +118,11 @@ class Follow:
             for stream in self.streams.values():
                 stream.close()
         return chunks, changed
+
+
+def _file_limit() -> int:
+    """How many files this process may have open."""
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
