@@ -248,3 +248,16 @@ def test_a_noisy_start_up_file_hurts_nothing(user: Workstation, hosts: Hosts) ->
     done = user.run("launch", profile)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shells", [("/bin/dash", "/usr/bin/fish", "/bin/tcsh"), ("/bin/zsh",)])
+def test_a_run_goes_through_any_login_shell(user: Workstation, hosts: Hosts, shells: tuple[str, ...]) -> None:
+    for host, shell in zip(hosts, shells, strict=False):
+        if not host.path(shell).exists():
+            pytest.skip(f"{shell} is not installed")
+        host.set_login_shell(shell)
+    some = hosts[: len(shells)]
+    profile = user.profile("talk", "python3", user.script("talk.py", TALK), "3", "0", hosts=some, ranks=1)
+    done = user.run("launch", profile)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("says goodbye") == len(shells)
