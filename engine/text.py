@@ -19,6 +19,7 @@ _SEQUENCE = re.compile(
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
     r"|\x1b[ -/]*[0-~]?"
 )
+_SGR = re.compile(r"(?:\x1b\[|\x9b)([0-9;:]*)m")
 _BREAKS = re.compile(r"[\n\v\f\x85\u2028\u2029]+")
 _UNSEEN = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f"
@@ -34,22 +35,57 @@ def clean(text: str, limit: int = LINE_LIMIT) -> str:
     """
     if len(text) <= limit and text.isprintable():
         return text
-    # A carriage return overwrites its own line only.
-    lines = text[: 8 * limit].split("\n") if "\n" in text else [text]
-    text = " ".join(map(_last_state, lines))
-    cut = len(text) > 8 * limit
-    text = _SEQUENCE.sub("", text[: 8 * limit])
-    text = _UNSEEN.sub("", _BREAKS.sub(" ", text))
-    text = _SURROGATE.sub("\ufffd", text).expandtabs(TAB)
+    text, cut = _one_line(text, limit)
+    text = _safe(text).expandtabs(TAB)
     if cut or len(text) > limit:
         return text[: max(limit - 1, 0)] + "…"
     return text
+
+
+def coloured(text: str, limit: int = LINE_LIMIT) -> list[tuple[str, str]]:
+    """`clean(text)` in pieces, each with the SGR parameters (ECMA-48 8.3.117) that stand before it, "" for none.
+
+    The pieces joined are safe as `clean` makes it; what the parameters mean is for who draws them.
+    """
+    if "\x1b" not in text and "\x9b" not in text:
+        return [("", clean(text, limit))]
+    text, cut = _one_line(text, limit)
+    parts = ["", *_SGR.split(text)]
+    pieces, column = [], 0
+    for parameters, part in zip(parts[::2], parts[1::2], strict=True):
+        margin = " " * (column % TAB)
+        shown = (margin + _safe(part)).expandtabs(TAB)[len(margin) :]
+        column += len(shown)
+        if column > limit:
+            shown, cut = shown[: len(shown) - (column - limit)], True
+        if shown or parameters:
+            pieces.append((parameters, shown))
+        if column > limit:
+            break
+    if cut and pieces:
+        parameters, last = pieces[-1]
+        pieces[-1] = (parameters, (last[:-1] if column >= limit else last) + "…")
+    return pieces or [("", "")]
 
 
 def clean_lines(text: str, most: int = 200, limit: int = LINE_LIMIT) -> tuple[str, ...]:
     """The last `most` lines of `text`, each made safe, without the empty ones at the end."""
     lines = text.rstrip().split("\n")
     return tuple(clean(line, limit) for line in lines[-most:]) if text.strip() else ()
+
+
+def _one_line(text: str, limit: int) -> tuple[str, bool]:
+    """The last state of each line of `text`, joined, as much of it as can matter; was something cut off?"""
+    # A carriage return overwrites its own line only.
+    lines = text[: 8 * limit].split("\n") if "\n" in text else [text]
+    text = " ".join(map(_last_state, lines))
+    return text[: 8 * limit], len(text) > 8 * limit
+
+
+def _safe(text: str) -> str:
+    """`text` without what a terminal obeys; tabs stay."""
+    text = _UNSEEN.sub("", _BREAKS.sub(" ", _SEQUENCE.sub("", text)))
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _last_state(line: str) -> str:

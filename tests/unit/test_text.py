@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text import clean, clean_lines
+from engine.text import clean, clean_lines, coloured
 
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 ANYTHING = st.characters(codec=None)
@@ -74,3 +74,26 @@ def test_a_flood_of_introducers_takes_no_longer_than_its_length(piece: str) -> N
     began = time.process_time()
     clean(piece * 200_000)
     assert time.process_time() - began < 0.5
+
+
+@given(st.text(NASTY | ANYTHING, max_size=400), st.integers(1, 60))
+def test_pieces_with_colours_are_as_safe_and_as_short_as_clean_text(text: str, limit: int) -> None:
+    pieces = coloured(text, limit)
+    shown = "".join(piece for _, piece in pieces)
+    assert FORBIDDEN.search(shown) is None
+    assert len(shown) <= limit
+    assert all(re.fullmatch(r"[0-9;:]*", parameters) for parameters, _ in pieces)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\x1b\x9b"), max_size=100))
+def test_without_colours_there_is_one_piece_and_it_is_the_clean_text(text: str) -> None:
+    assert coloured(text) == [("", clean(text))]
+
+
+def test_colours_are_kept_as_parameters_and_other_sequences_are_not() -> None:
+    raw = "\x1b]0;t\x07step \x1b[1;31m7\x1b[2K\x1b[0m\tok\x9b38;5;9m!"
+    assert coloured(raw) == [("", "step "), ("1;31", "7"), ("0", "  ok"), ("38;5;9", "!")]
+
+
+def test_a_cut_among_colours_is_seen() -> None:
+    assert coloured("\x1b[31m" + "x" * 50 + "\x1b[32m" + "y" * 50, 60) == [("31", "x" * 50), ("32", "y" * 9 + "…")]
