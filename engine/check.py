@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine import launchers, preflight
-from engine.errors import RankdeckError
+from engine.errors import ConnectionLost, RankdeckError
 from engine.fleet import close_all
+from engine.mesh import mesh
+from engine.preflight import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from engine.fleet import Fleet
     from engine.plan import Plan
     from engine.preflight import Cell, Finding, Observation
+    from engine.preflight.pairs import Pair
     from engine.profile import Profile
 
 QUESTIONS: tuple[tuple[str, ...], ...] = (
@@ -36,11 +40,14 @@ QUESTIONS: tuple[tuple[str, ...], ...] = (
     ("python", "program", "gpus"),
 )
 """The parts of an observation that are asked for together: what a node knows at once, and what takes its shell."""
-REACH = "reach"
-PARTS = (REACH, *(part for parts in QUESTIONS for part in parts))
+REACH, MESH = "reach", "mesh"
+PARTS = (REACH, *(part for parts in QUESTIONS for part in parts), MESH)
+CALLABLE = {REACH, "addresses", "ports"}
+"""What has to be known of a node before it calls others."""
 SECONDS = 60.0
 PATIENCE = 1.0
-"""Seconds that a node waits for the address of node 0, to which it is asked for its way."""
+"""Seconds that a node waits for the address of node 0, to which it is asked for its way; and that nodes wait for
+others before they call those that are there."""
 JUDGE_EVERY = 0.05
 
 
@@ -71,6 +78,10 @@ class Preflight:
         self._first = asyncio.Event()  # node 0 is connected, or is not going to be
         self._judging: asyncio.TimerHandle | None = None
         self._rest = JUDGE_EVERY
+        self._random = random.Random()
+        self._stays_home = preflight.Seen(profile, {}).one_machine()
+        self._called: set[Pair] = set()
+        self._moved = asyncio.Event()  # something has come
 
     @property
     def errors(self) -> list[Finding]:
@@ -79,6 +90,10 @@ class Preflight:
     def cells(self) -> dict[tuple[int | None, str], Cell]:
         """The matrix at this moment, by (node_rank or None, id of the check)."""
         return preflight.matrix(self.profile, self.observations, self.findings, self.waiting, self.skip)
+
+    def final(self, finding: Finding) -> bool:
+        """Whether what is still to come cannot change this finding."""
+        return not preflight.CHECKS[finding.check].awaits(finding.node_rank, self.waiting)
 
     def plan(self, run: str) -> Plan:
         facts = preflight.node_facts(self.profile, self.observations)
@@ -101,13 +116,19 @@ class Preflight:
         for rank, parts in wanted.items():
             away = isinstance(self.observations.get(rank), RankdeckError)
             self.waiting[rank] = set(PARTS if away else parts)
+            if MESH in self.waiting[rank]:
+                self._called = {pair for pair in self._called if rank not in pair}
         self._news()
+        crossing = asyncio.ensure_future(self._cross())
         try:
             await asyncio.gather(*map(self._visit, wanted))
+            await crossing
         except BaseException:
             await self.close()
             raise
         finally:
+            crossing.cancel()
+            await asyncio.wait([crossing])
             if self._judging is not None:
                 self._judging.cancel()
         self._judge()
@@ -121,8 +142,7 @@ class Preflight:
             parts = [[part for part in question if part in self.waiting[rank]] for question in QUESTIONS]
             await asyncio.gather(*(self._ask(rank, conversation, some) for some in parts if some))
         except RankdeckError as error:
-            self.observations[rank] = error
-        self._came(rank, PARTS)
+            self._lost(rank, error)
         if rank == 0:
             self._first.set()
 
@@ -157,6 +177,47 @@ class Preflight:
         first = self.observations.get(0)
         return (first.peer,) if isinstance(first, preflight.Observation) and first.peer else ()
 
+    async def _cross(self) -> None:
+        """Let the nodes call each other: all of them once everybody has answered or failed, and before that those that
+        are there, when for a while nobody new has come."""
+        while late := {rank for rank, parts in self.waiting.items() if MESH in parts}:
+            there = self._callable()
+            if not late <= there:
+                self._moved.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._moved.wait(), PATIENCE if late & there else None)
+                    continue
+            calls = set() if self._stays_home else pairs.pairs(sorted(there), self._random) - self._called
+            if calls:
+                await self._call(calls)
+            if late <= there:
+                for rank in late:
+                    self._came(rank, {MESH})
+            self._news()
+
+    def _callable(self) -> set[int]:
+        return {
+            rank
+            for rank, found in self.observations.items()
+            if isinstance(found, preflight.Observation) and CALLABLE.isdisjoint(self.waiting[rank])
+        }
+
+    async def _call(self, calls: set[Pair]) -> None:
+        addresses = pairs.addresses(self.profile, self.observations)
+        masters, port = pairs.master(self.profile, self.observations)
+        opened = {rank: c for rank, c in self.conversations.items() if not isinstance(c, RankdeckError)}
+        self._called |= calls
+        able = {pair for pair in calls if addresses.keys() >= set(pair)}
+        for rank, found in (await mesh(opened, addresses, able, masters, port)).items():
+            old = self.observations[rank]
+            if isinstance(found, ConnectionLost):
+                self._lost(rank, found)
+            elif isinstance(old, preflight.Observation):
+                again = {link.to for link in found.links}
+                links = (*(link for link in old.mesh.links if link.to not in again), *found.links)
+                new = msgspec.structs.replace(found, links=links)
+                self.observations[rank] = msgspec.structs.replace(old, mesh=new)
+
     def _saw(self, rank: int, parts: Iterable[str], new: Observation) -> None:
         old = self.observations[rank]
         if isinstance(old, preflight.Observation):
@@ -166,7 +227,12 @@ class Preflight:
 
     def _came(self, rank: int, parts: Iterable[str]) -> None:
         self.waiting[rank].difference_update(parts)
+        self._moved.set()
         self._news()
+
+    def _lost(self, rank: int, error: RankdeckError) -> None:
+        self.observations[rank] = error
+        self._came(rank, PARTS)
 
     def _news(self) -> None:
         """Judge soon: not for every answer of a thousand nodes, and never most of the time."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def checked(
     asked: Profile, connector: Connector, skip: Iterable[str], told: Callable[[Finding], None] | None = None
 ) -> Preflight:
-    """A whole preflight; `told` gets every finding as soon as it is made."""
+    """A whole preflight; `told` gets every finding as soon as it is final."""
     from engine.check import check as ask_nodes
     from engine.fleet import Fleet
 
@@ -37,7 +37,7 @@ async def checked(
 
     def changed(found: Preflight) -> None:
         for finding in found.findings:
-            if told is not None and finding not in known:
+            if told is not None and finding not in known and found.final(finding):
                 known.append(finding)
                 told(finding)
 

@@ -10,12 +10,12 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from engine.node import proc
 
 RESOLVE_SECONDS = 2.0
-_SIOCGIFCONF = 0x8912  # netdevice(7)
+_SIOCGIFCONF, _SIOCGIFNETMASK = 0x8912, 0x891B  # netdevice(7)
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 
 
 def look(route_to: List[str]) -> Dict[str, Any]:
-    """{interfaces, hostname, hostname_ips, hostname_error, default_interface, routes}."""
+    """{interfaces, hostname, hostname_ips, hostname_error, default_interface, routes, firewall}."""
     found = interfaces()
     name = socket.gethostname()
     names = [name] + [text for text in route_to[:64] if text != name]
@@ -28,14 +28,19 @@ def look(route_to: List[str]) -> Dict[str, Any]:
         "hostname_error": error,
         "default_interface": default_interface(),
         "routes": [dict(route(text, *resolved[text], found)) for text in route_to[:64]],
+        "firewall": firewall(),
     }
 
 
 def interfaces() -> List[Dict[str, Any]]:
-    """Every interface that has an address: {name, up, loopback, bridge, ipv4, ipv6}, in the kernel's order."""
+    """Every interface that has an address: {name, up, loopback, bridge, ipv4, prefixes, ipv6, speed, mtu}.
+
+    In the kernel's order; `speed` [Mbit/s] is None where the driver does not tell.
+    """
     found: Dict[str, Dict[str, Any]] = {}
-    for name, address in _ipv4():
+    for name, address, prefix in _ipv4():
         _interface(found, name)["ipv4"].append(address)
+        _interface(found, name)["prefixes"].append(prefix)
     for name, address in _ipv6():
         _interface(found, name)["ipv6"].append(address)
     return list(found.values())
@@ -54,26 +59,44 @@ def _interface(found: Dict[str, Dict[str, Any]], name: str) -> Dict[str, Any]:
             "loopback": bool(flags & _IFF_LOOPBACK),
             "bridge": os.path.isdir(folder + "/bridge"),
             "ipv4": [],
+            "prefixes": [],
             "ipv6": [],
+            "speed": _number(folder + "/speed"),
+            "mtu": _number(folder + "/mtu"),
         }
     return found[name]
 
 
-def _ipv4() -> List[Tuple[str, str]]:
+def _number(path: str) -> Optional[int]:
+    """A positive number in a file of /sys; a link that is down has the speed -1, or none at all."""
+    try:
+        value = int(proc.read(path))
+    except (OSError, ValueError):
+        return None
+    return value if value > 0 else None
+
+
+def _ipv4() -> List[Tuple[str, str, int]]:
     import array
     import fcntl
 
     size = 40 if struct.calcsize("P") == 8 else 32  # sizeof(struct ifreq)
     room = array.array("B", bytes(size * 1024))
+    found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("iP", len(room), room.buffer_info()[0])
         used = struct.unpack("iP", fcntl.ioctl(sock.fileno(), _SIOCGIFCONF, request))[0]
-    data = room.tobytes()[:used]
-    found = []
-    for at in range(0, len(data) - size + 1, size):
-        # An address with a label is listed as "eth0:label".
-        name = data[at : at + 16].split(b"\0", 1)[0].decode("utf-8", "replace").split(":")[0]
-        found.append((name, socket.inet_ntoa(data[at + 20 : at + 24])))
+        data = room.tobytes()[:used]
+        for at in range(0, len(data) - size + 1, size):
+            record = data[at : at + size]
+            try:
+                mask = fcntl.ioctl(sock.fileno(), _SIOCGIFNETMASK, record)[20:24]
+            except OSError:
+                mask = b"\xff" * 4  # it has just gone
+            # An address with a label is listed as "eth0:label".
+            name = record[:16].split(b"\0", 1)[0].decode("utf-8", "replace").split(":")[0]
+            prefix = bin(int.from_bytes(mask, "big")).count("1")
+            found.append((name, socket.inet_ntoa(record[20:24]), prefix))
     return found
 
 
@@ -151,3 +174,18 @@ def _source(ip: str) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.connect((ip, 9))
         return str(sock.getsockname()[0]).split("%")[0]
+
+
+def firewall() -> str:
+    """What a firewall of this node would be set up with; its rules themselves are for root to read."""
+    import shutil
+
+    try:
+        if b"ENABLED=yes" in proc.read("/etc/ufw/ufw.conf"):
+            return "ufw"
+    except OSError:
+        pass
+    if os.path.isdir("/run/firewalld"):
+        return "firewalld"
+    search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return next((name for name in ("nft", "iptables") if shutil.which(name, path=search)), "")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Optional
 from engine.node import tail
 
 if TYPE_CHECKING:
+    from engine.node.mesh import Listener
     from engine.node.sample import Sampler
 
 PROTOCOL = 1
@@ -54,11 +55,15 @@ class Serve:
         self.state = state
         self.program = program
         self.follows: Dict[int, tail.Follow] = {}
+        self._listener: Optional["Listener"] = None
         self._sampler: Optional["Sampler"] = None
         self._verbs: Dict[str, Callable[[Json], Json]] = {
             "ping": self._ping,
             "watch": self._watch,
             "probe": self._probe,
+            "listen": self._listen,
+            "call": self._call,
+            "hush": self._hush,
             "sample": self._sample,
             "launch": self._launch,
             "stop": self._stop,
@@ -222,6 +227,28 @@ class Serve:
 
             self._sampler = sample.Sampler()
         return self._sampler.take()
+
+    def _listen(self, request: Json) -> Json:
+        """Listen for the calls of other nodes (`engine.node.mesh`), instead of a listener that is there."""
+        from engine.node import mesh
+
+        self._hush(request)
+        found = mesh.Listener(request["nonce"], str(request["address"]), int(request["count"]), request.get("also"))
+        self._listener = found
+        return {"ports": found.ports, "also": found.also}
+
+    def _call(self, request: Json) -> Json:
+        """Call the listeners of other nodes; targets are [key, address, port]."""
+        from engine.node import mesh
+
+        targets = [mesh.Target(key, str(address), int(port)) for key, address, port in request["targets"]]
+        return {"answers": mesh.call(request["nonce"], targets, str(request["source"]), float(request["seconds"]))}
+
+    def _hush(self, request: Json) -> Json:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        return {}
 
     def _launch(self, request: Json) -> Json:
         """Make the run folder and start its supervisor. A second launch of the same job is answered, not started."""

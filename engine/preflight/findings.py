@@ -70,6 +70,10 @@ class Seen:
         """Whether something that the check needs is still to come from this node."""
         return not set(self.needs).isdisjoint(self.waiting.get(rank, ()))
 
+    def so_far(self) -> Seen:
+        """The same, with the nodes of which something is still to come."""
+        return Seen(self.profile, self.observations)
+
     def one_machine(self) -> bool:
         """Whether no rank's traffic leaves one machine."""
         return len(self.profile.nodes) == 1 or all(node.host == LOCAL for node in self.profile.nodes)
@@ -130,9 +134,14 @@ class Check:
     def __repr__(self) -> str:
         return f"Check({self.id!r})"
 
+    def awaits(self, rank: int | None, waiting: Waiting) -> bool:
+        """Whether there may be more to say of this node, or (None) of the whole."""
+        every = rank is None or self.across
+        return any(not set(self.needs).isdisjoint(parts) for one, parts in waiting.items() if every or one == rank)
+
     def __call__(self, profile: Profile, observations: Observations, waiting: Waiting) -> list[Finding]:
         seen = Seen(profile, observations, waiting, self.needs)
-        if self.across and any(map(seen.awaits, waiting)):
+        if self.across and self.awaits(None, waiting):
             return []
         return [
             Finding(

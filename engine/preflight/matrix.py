@@ -23,7 +23,8 @@ ORDER: tuple[State, ...] = ("skipped", "unseen", "ok", "info", "warning", "error
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One check on one node, or (node_rank None) what it finds about no single node.
 
-    `unseen`: the node does not answer, so nobody can tell. A cell that waits may have findings already.
+    `waiting`: there may be more to say, and nothing bad is known yet. `unseen`: the node does not answer, so nobody
+    can tell.
     """
 
     state: State
@@ -43,13 +44,12 @@ def matrix(
         found.setdefault((finding.node_rank, finding.check), []).append(finding)
     cells: dict[tuple[int | None, str], Cell] = {}
     for name, check in CHECKS.items():
-        late = {rank for rank, parts in waiting.items() if not set(check.needs).isdisjoint(parts)}
         for rank in (None, *range(len(profile.nodes))):
             here = tuple(found.get((rank, name), ()))
             state: State = max((f.severity for f in here), key=ORDER.index, default="ok")
             if name in skip:
                 state = "skipped"
-            elif late if rank is None or check.across else rank in late:
+            elif ORDER.index(state) < ORDER.index("warning") and check.awaits(rank, waiting):
                 state = "waiting"
             elif not here and isinstance(observations.get(rank) if rank is not None else None, RankdeckError):
                 state = "unseen"

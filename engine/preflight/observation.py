@@ -154,12 +154,17 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """A network interface; `prefixes` are the lengths of the networks of `ipv4`, `speed` in Mbit/s, `mtu` in bytes."""
+
     name: str
     up: bool = True
     loopback: bool = False
     bridge: bool = False
     ipv4: Words = ()
     ipv6: Words = ()
+    prefixes: Annotated[tuple[int, ...], Meta(max_length=1024)] = ()
+    speed: Count | None = None
+    mtu: Count | None = None
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +178,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """`firewall` is the front end that a firewall of this node would be set up with: ufw, firewalld, nft, iptables."""
+
     error: str = ""
+    firewall: str = ""
     interfaces: Annotated[tuple[Interface, ...], Meta(max_length=4096)] = ()
     hostname: str = ""
     hostname_ips: Words = ()
@@ -209,6 +217,30 @@ class Jobs(msgspec.Struct, frozen=True, kw_only=True):
     found: Annotated[tuple[Job, ...], Meta(max_length=1024)] = ()
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One real connection to another node: see `engine.node.mesh.call`. `rtt` in seconds; `master`: to its port."""
+
+    to: int
+    master: bool = False
+    address: str = ""
+    port: Port = 0
+    ok: bool = False
+    code: str = ""
+    error: str = ""
+    tries: Count = 0
+    rtt: float | None = None
+    sent: Count = 0
+    lost: Count = 0
+    large: bool | None = None
+
+
+class Mesh(msgspec.Struct, frozen=True, kw_only=True):
+    """The connections from one node; filled by the caller, who knows which node each answer is about."""
+
+    error: str = ""
+    links: tuple[Link, ...] = ()
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One node; `peer` is the address that the connection to it goes to ("" for this machine), filled by the caller."""
 
@@ -219,6 +251,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Addresses = Addresses()
     ports: Ports = Ports()
     jobs: Jobs = Jobs()
+    mesh: Mesh = Mesh()
     peer: str = ""
 
 

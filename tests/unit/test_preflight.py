@@ -1,7 +1,8 @@
 """Every check on observations from data files, and the rules that hold for all of them.
 
 A case of tests/unit/preflight/*.yaml changes the healthy cluster of healthy.yaml and lists every finding to expect, in
-order; `text`, `remedy` and `evidence` are parts of what the finding says, and `fix` is the whole of it.
+order. All nodes have called each other without trouble, but as `links` says, by "CALLER>CALLEE", or "CALLER>master".
+Of a finding `text`, `remedy` and `evidence` are parts of what the finding says, and `fix` is the whole of it.
 """
 
 from __future__ import annotations
@@ -57,8 +58,25 @@ def observations_of(case: dict[str, Any]) -> dict[int, Observation | errors.Rank
             found[rank] = kind(change["text"], node=node.host, remedy=change.get("remedy", ""))
         elif "absent" not in change:
             seen = merged(HEALTHY["nodes"][rank], change)
+            seen["mesh"] = {"links": links_of(case, rank)}
             found[rank] = read(json.dumps(seen).encode(), peer=seen.pop("peer"))
     return found
+
+
+def links_of(case: dict[str, Any], rank: int) -> list[dict[str, Any]]:
+    """The calls of a node; a link that has a `code` failed, and several for one callee are several ports."""
+    links: list[dict[str, Any]] = []
+    for to, callee in [*enumerate(profile_of(case).nodes), (0, None)]:
+        if to == rank or ("links" not in case and len(profile_of(case).nodes) == 2):
+            continue
+        changes = case.get("links", {}).get(f"{rank}>{'master' if callee is None else to}", {})
+        for change in changes if isinstance(changes, list) else [changes]:
+            link = {"to": to, "master": callee is None, "address": f"10.0.0.{to + 11}", "port": 40000 + to}
+            fine = {"ok": True, "rtt": 0.0001, "sent": 90, "large": True}
+            links.append(
+                link | {"port": 29600 if callee is None else 40000 + to} | ({} if "code" in change else fine) | change
+            )
+    return links
 
 
 def findings_of(case: dict[str, Any]) -> list[Finding]:
@@ -245,7 +263,7 @@ def test_the_port_is_asked_for_where_it_is_listened_on() -> None:
 
 # ---- the matrix, while answers come ---------------------------------------------------------------------------------
 
-EVERYTHING = ("reach", "system", "python", "program", "gpus", "addresses", "ports", "jobs")
+EVERYTHING = tuple({part for check in CHECKS.values() for part in check.needs})
 
 
 def cells_of(case: dict[str, Any], waiting: dict[int, tuple[str, ...]]) -> dict[tuple[int | None, str], Cell]:
@@ -285,4 +303,12 @@ def test_nothing_is_found_early_that_is_not_found_in_the_end(name: str) -> None:
     final = findings_of(CASES[name])
     for some in ({1: EVERYTHING}, {0: ("python", "gpus")}, {1: ("addresses", "system")}):
         waiting = {rank: parts for rank, parts in some.items() if rank in seen}
-        assert [f for f in judge(profile, seen, (), waiting) if f not in final] == []
+        early = [f for f in judge(profile, seen, (), waiting) if not f.check.startswith("mesh.")]
+        assert [f for f in early if f not in final] == []
+
+
+def test_a_blocked_pair_is_shown_before_the_last_node_comes() -> None:
+    case = next(case for name, case in CASES.items() if name.startswith("a node that is cut off"))
+    cells = cells_of(case, {2: ("mesh",)})
+    assert cells[1, "mesh.connect"].state == "error"
+    assert cells[2, "mesh.connect"].state == "waiting"
