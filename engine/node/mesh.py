@@ -232,7 +232,7 @@ class _Call:
             self._stage = self._greet
             sock.sendall(self._nonce[: NONCE // 2])
             return
-        if time.monotonic() >= self._next:
+        if self.answer["tries"] < TRIES and time.monotonic() >= self._next:
             self._try()
 
     def _try(self) -> None:
