@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from textual import events
     from textual.binding import BindingType
     from textual.dom import DOMNode
     from textual.screen import Screen
@@ -98,8 +99,8 @@ class RankdeckApp(App[int]):
         if terminal.lost():
             self.exit(EXIT_INTERRUPTED)
 
-    def on_resize(self) -> None:
-        small = self.size.width < TooSmall.WIDTH or self.size.height < TooSmall.HEIGHT
+    def on_resize(self, event: events.Resize) -> None:
+        small = event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
         if small and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
         elif not small and isinstance(self.screen, TooSmall):

@@ -10,6 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 if TYPE_CHECKING:
+    from textual import events
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
@@ -96,10 +97,7 @@ class TooSmall(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="too-small")
 
-    def on_mount(self) -> None:
-        self.on_resize()
-
-    def on_resize(self) -> None:
-        size = self.app.size
+    def on_resize(self, event: events.Resize) -> None:
+        size = event.size
         text = f"The terminal is {size.width}x{size.height}.\nRankdeck needs {self.WIDTH}x{self.HEIGHT}."
         self.query_one(Static).update(Content(text))

@@ -123,5 +123,9 @@ def _palette(theme: Theme, focused: bool) -> Palette:
         good=style(theme.success),
         warning=style(theme.warning),
         bad=style(theme.error, bold=True),
-        chosen=Style(reverse=True, bold=focused),
+        chosen=Style(
+            color=Color.parse(theme.background or "ansi_default").rich_color,
+            bgcolor=Color.parse((theme.warning if focused else theme.foreground) or "ansi_default").rich_color,
+            bold=focused,
+        ),
     )

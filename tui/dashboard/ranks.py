@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tui.dashboard.panel import Scene
 
 FOOT = 2
+TOP = 5
+"""The level of a rank at the median's pace: a full block would hide which cell is selected."""
 
 
 class RanksPanel(Drawn):
@@ -83,8 +85,8 @@ The two lines below tell of the selected rank, and count all of them."""
         level = glyphs.levels
         if one.word in ("running", "slow"):
             if one.pace is None:
-                return level[5], palette.primary
-            sign = level[max(0, min(len(level) - 1, round(7 / max(one.pace, 1.0))))]
+                return level[TOP], palette.primary
+            sign = level[max(0, round(TOP / max(one.pace, 1.0)))]
             return sign, palette.warning if one.word == "slow" else palette.primary
         return {
             "waiting": (glyphs.pending, palette.muted),

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import Footer
 
@@ -82,10 +82,11 @@ class Dashboard(Screen[None]):
     def compose(self) -> ComposeResult:
         yield HeaderPanel()
         yield Tabs([(panel.key, panel.title) for panel in PANELS])
-        with Vertical(id="left"):
-            yield from (panel for panel in self._panels if panel.side == "left")
-        with Vertical(id="right"):
-            yield from (panel for panel in self._panels if panel.side == "right")
+        with Horizontal(id="body"):
+            with Vertical(id="left"):
+                yield from (panel for panel in self._panels if panel.side == "left")
+            with Vertical(id="right"):
+                yield from (panel for panel in self._panels if panel.side == "right")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
