@@ -95,9 +95,13 @@ class RankdeckApp(App[int]):
             return Starting(asked, tuple(self.options.skip))
         return Home()
 
-    def _look_for_terminal(self) -> None:
+    async def _look_for_terminal(self) -> None:
+        """Without a terminal there is nobody to draw for; Textual's own way out would wait for it forever."""
         if terminal.lost():
-            self.exit(EXIT_INTERRUPTED)
+            for screen in self.screen_stack:
+                if isinstance(screen, Dashboard):
+                    await screen.watching.leave()
+            os._exit(EXIT_INTERRUPTED)
 
     def on_resize(self, event: events.Resize) -> None:
         small = event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT

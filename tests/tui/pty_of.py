@@ -46,13 +46,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={
-                **os.environ,
-                "TERM": "xterm-256color",
-                "LANG": "C.UTF-8",
-                "COLORTERM": "truecolor",
-                **(environ or {}),
-            },
+            env={**os.environ, **TERM, **(environ or {})},
             start_new_session=True,
             preexec_fn=lambda: _take_terminal(before),
         )
