@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -16,22 +17,21 @@ from textual.content import Content
 
 from engine import profile, runs, shelf
 from engine.demo import demo_profile
-from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError
+from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
 from engine.session import Session
 from engine.transport import Connector
-from tui import terminal, themes
+from tui import terminal, themes, wizard
 from tui.dashboard.screen import Dashboard
 from tui.dialogs import Ask, Confirm, HostKey, TooSmall
 from tui.glyphs import ASCII, UNICODE
 from tui.help import Help
 from tui.home import Home
-from tui.starting import Starting
 from tui.watching import Watching
+from tui.wizard.screen import Wizard
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable
-    from pathlib import Path
 
     from textual import events
     from textual.binding import BindingType
@@ -89,10 +89,12 @@ class RankdeckApp(App[int]):
         if command == "attach" and self.options is not None:
             return self.dashboard(runs.find(self.options.run))
         if command == "demo" and self.options is not None:
-            return Starting(demo_profile(self.options.steps), ours=True)
+            return wizard.launching(demo_profile(self.options.steps), ours=True)
         if command == "launch" and self.options is not None:
             asked = profile.override(profile.load(shelf.find(self.options.profile)), self.options.settings)
-            return Starting(asked, tuple(self.options.skip))
+            return wizard.launching(asked, tuple(self.options.skip))
+        if command == "new" and self.options is not None:
+            return wizard.new(self.options.name)
         return Home()
 
     async def _look_for_terminal(self) -> None:
@@ -165,12 +167,17 @@ class RankdeckApp(App[int]):
 
     def open_profile(self, path: Path | None, *, review: bool = False, hostfile: str = "") -> None:
         """A profile for changing, or with `review` for launching; without a path a new one, from a hostfile's hosts."""
-        if path is not None:
-            self.push_screen(Starting(profile.load(path)))
+        try:
+            if path is None:
+                self.push_screen(wizard.new(hosts=_hostfile(hostfile) if hostfile else ""))
+            else:
+                self.push_screen(wizard.review(path) if review else wizard.edit(path))
+        except RankdeckError as error:
+            self.notify(str(error), severity="error", timeout=10, markup=False)
 
     def open_demo(self, steps: int = 200) -> None:
         try:
-            self.push_screen(Starting(demo_profile(steps), ours=True))
+            self.push_screen(wizard.launching(demo_profile(steps), ours=True))
         except RankdeckError as error:
             self.notify(str(error), severity="error", markup=False)
 
@@ -183,7 +190,7 @@ class RankdeckApp(App[int]):
     async def _leave(self) -> None:
         code = EXIT_OK
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, Dashboard):
+            if isinstance(screen, (Dashboard, Wizard)):
                 answer = await screen.before_exit()
                 if answer is None:
                     return
@@ -221,6 +228,14 @@ class RankdeckApp(App[int]):
 
     async def _run_on(self, node: DOMNode, action: str) -> None:
         await self.run_action(action, default_namespace=node)
+
+
+def _hostfile(path: str) -> str:
+    """The text of a host list in a file. RequestError where it cannot be read."""
+    try:
+        return Path(path).expanduser().read_text(errors="replace").strip()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _speaks_unicode() -> bool:

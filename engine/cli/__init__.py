@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 COMMANDS = {
+    "new": ("files", "new"),
     "demo": ("watching", "demo"),
     "check": ("preflight", "check"),
     "print": ("preflight", "show_plan"),
@@ -33,7 +34,7 @@ COMMANDS = {
 """Where each command is: module of this package, function (options -> exit code). Loaded when it is asked for."""
 
 
-SCREENS = frozenset({None, "demo", "launch", "attach"})
+SCREENS = frozenset({None, "new", "demo", "launch", "attach"})
 """The commands that open the terminal UI where there is a terminal."""
 
 

@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, summary: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=EXITS)
 
+    new = command("new", "make a profile, question by question (needs a terminal)")
+    new.add_argument("name", nargs="?", default="", metavar="NAME", help="what it is to be called")
+
     demo = command("demo", "train a small GPT on two nodes × two ranks on this machine, watched")
     demo.add_argument("--steps", type=int, default=60, metavar="N", help="optimiser steps (default 60)")
     output(demo)

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     View = Plain | JsonLines
 
 
+def new(options: Namespace) -> int:
+    """The questions are asked on a screen; without one, a profile is a file to write."""
+    raise RequestError(
+        "the wizard needs a terminal",
+        remedy=f"copy an example of profiles/ to {shelf.home()}/NAME.yaml, then: rankdeck profiles validate NAME",
+    )
+
+
 def metrics(options: Namespace) -> int:
     import re
 

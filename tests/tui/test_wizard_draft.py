@@ -20,7 +20,7 @@ def typed(**answers: str) -> Draft:
     """A draft with a name, a program and these answers; `__` stands for a dot."""
     draft = Draft()
     for key, text in {"name": "lab", "program.path": "train.py", "nodes": "gpu01", **answers}.items():
-        draft.set(key.replace("__", "."), text)
+        draft.put(key.replace("__", "."), text)
     return draft
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_host_list_says_where_and_keeps_its_text() -> None:
 def test_what_one_node_needs_of_its_own_stays_with_its_host() -> None:
     draft = typed(nodes="gpu01,gpu02")
     draft.per_node[draft.node_key(1)] = {"devices": "2, 3", "workdir": "/data"}
-    draft.set("nodes", "gpu02,gpu01")
+    draft.put("nodes", "gpu02,gpu01")
     first = draft.judged().profile.nodes[0]
     assert (first.devices, first.workdir) == ((2, 3), "/data")
 
@@ -149,7 +149,7 @@ def test_a_step_is_untouched_until_it_is_seen_and_then_right_or_wrong() -> None:
     draft.visited |= {"program", "network"}
     states = draft.states(draft.judged())
     assert (states["program"], states["network"], states["nodes"]) == ("mistakes", "ok", "untouched")
-    draft.set("program.path", "train.py")
+    draft.put("program.path", "train.py")
     assert draft.states(draft.judged())["program"] == "ok"
 
 

@@ -69,17 +69,17 @@ async def test_a_node_that_is_no_longer_named_is_left(prober: Prober) -> None:
     await until(lambda: 0 in prober.observations(profile))
     prober.want(typed(nodes="").judged().profile)
     assert prober.looks == {}
-    assert prober.lend(profile.nodes[0], profile) is None
+    assert await prober.lend(profile.nodes[0], profile) is None
 
 
 async def test_another_question_is_asked_over_the_same_conversation(prober: Prober) -> None:
     draft = typed(nodes="localhost")
     prober.want(profile := draft.judged().profile)
     await until(lambda: 0 in prober.observations(profile))
-    draft.set("rendezvous.master_port", "auto")
+    draft.put("rendezvous.master_port", "auto")
     prober.want(changed := draft.judged().profile)
     assert prober.observations(changed) == {}
     await until(lambda: 0 in prober.observations(changed))
-    lent = prober.lend(profile.nodes[0], profile)
+    lent = await prober.lend(profile.nodes[0], profile)
     assert lent is not None
     await lent.close()

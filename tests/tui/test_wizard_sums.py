@@ -92,7 +92,7 @@ def test_the_address_is_where_node_0_is_reached() -> None:
     profile, seen = TWO.judged().profile, {0: answer()}
     found = proposals(profile, node_facts(profile, seen), seen)
     assert found["rendezvous.master_addr"].why == "10.0.0.1: gpu01 on eth0, where this machine reaches it too"
-    assert found["rendezvous.interface"].why == "auto: eth0 on gpu01: each node's way to the master"
+    assert found["rendezvous.interface"].why == "auto: eth0 on gpu01, on the way to the master"
 
 
 def test_nothing_is_claimed_of_a_node_that_has_not_answered() -> None:
@@ -126,9 +126,9 @@ def test_the_port_is_judged_by_what_node_0_says(port: str, said: list[Any], why:
 def test_the_preview_says_what_is_missing_until_it_can_show_the_commands() -> None:
     sheet = Sheet(typed(nodes="gpu01,gpu02", program__path=""))
     assert sheet.preview.missing == ("Path: found nothing; allowed: the file, module or command to run",)
-    sheet.draft.set("program.path", "train.py")
+    sheet.draft.put("program.path", "train.py")
     sheet.settle()
-    assert sheet.preview.missing[0].startswith("gpu01: gpus is auto, and how many GPUs this node has is not known yet")
+    assert "gpu01 has not answered yet: how many ranks? `slots=8` behind its name would say" in sheet.preview.missing
     sheet.settle({0: answer(gpus=[A100] * 4), 1: answer("10.0.0.2", [A100] * 2)})
     assert sheet.preview.plan is not None
     assert "--nproc_per_node=4" in sheet.preview.text
@@ -140,6 +140,6 @@ def test_the_name_of_the_run_follows_the_name_of_the_profile_and_then_stays() ->
     first = sheet.run
     sheet.settle()
     assert sheet.run == first
-    sheet.draft.set("name", "other")
+    sheet.draft.put("name", "other")
     sheet.settle()
     assert sheet.run.startswith("other-")

@@ -81,7 +81,7 @@ class Draft(msgspec.Struct, kw_only=True):
     def get(self, key: str) -> str:
         return self.answers.get(key, "")
 
-    def set(self, key: str, text: str) -> bool:
+    def put(self, key: str, text: str) -> bool:
         """Note an answer; whether it differs from the one before."""
         if self.get(key) == text:
             return False
@@ -169,7 +169,7 @@ class Draft(msgspec.Struct, kw_only=True):
             for login, options, names in groups
             for part in _OUTSIDE_BRACKETS.split(hosts.fold(names))
         ]
-        self.set("nodes", "\n".join(lines))
+        self.put("nodes", "\n".join(lines))
 
     def _node_data(self) -> list[dict[str, Any]]:
         data: list[dict[str, Any]] = []

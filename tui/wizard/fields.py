@@ -44,7 +44,7 @@ STEP_OF = {
 """The step at which the keys below each top-level key of a profile are asked."""
 
 _ROWS = (
-    Field("name", "Name", "names the profile, its file and its runs: a-z 0-9 . _ -", default="such as lab-a100"),
+    Field("name", "Name", "of its file and its runs: a-z 0-9 . _ -", default="such as lab-a100"),
     Field(
         "launcher",
         "Launcher",
@@ -56,7 +56,7 @@ _ROWS = (
         ),
         "torchrun",
     ),
-    Field("nodes", "Nodes", "hosts, ranges, a hostfile, a Slurm nodelist: paste anything", "hosts"),
+    Field("nodes", "Nodes", "paste anything: ranges, hostfile, nodelist", "hosts"),
     Field("state_dir", "State folder", "where a node keeps its run folders", default="~/.local/state/rankdeck"),
     Field(
         "rendezvous.backend",
@@ -70,9 +70,9 @@ _ROWS = (
         "static",
     ),
     Field("rendezvous.master_addr", "Master address", "where all nodes meet", default="found by looking at node 0"),
-    Field("rendezvous.master_port", "Master port", "a port on node 0, or auto for a free one", default="29500"),
+    Field("rendezvous.master_port", "Master port", "a port of node 0, or auto: a free one", default="29500"),
     Field("rendezvous.interface", "Interface", "auto, a device such as eth0, or none", default="auto"),
-    Field("rendezvous.max_restarts", "Restarts", "how often torchrun may start all ranks anew", default="0"),
+    Field("rendezvous.max_restarts", "Restarts", "how often all ranks may be started anew", default="0"),
     Field(
         "program.kind",
         "Kind",
@@ -87,14 +87,14 @@ _ROWS = (
         "script",
     ),
     Field("program.path", "Path", "the file, module, config or command", default="train.py"),
-    Field("program.args", "Arguments", "{lr}, {per_device_batch}, {global_batch}, {run} … are filled in", "words"),
+    Field("program.args", "Arguments", "{lr} {per_device_batch} {run} … are filled in", "words"),
     Field("program.workdir", "Working folder", "on the nodes; starts with / or ~/", default="~"),
     Field("program.activate", "Activation", "shell lines that bring up the environment", "block"),
     Field("env", "Environment", "NAME=VALUE, one a line", "env"),
-    Field("secrets", "Secrets", "names only; the values stay in your environment and are never written", "names"),
+    Field("secrets", "Secrets", "names only; values stay in your environment", "names"),
     Field("batch.per_device", "Per device", "samples a rank and micro-batch"),
     Field("batch.grad_accum", "Accumulation", "micro-batches a step", default="1"),
-    Field("batch.base_lr", "Base rate", "the learning rate that is tuned, such as 2.0e-4"),
+    Field("batch.base_lr", "Base rate", "the tuned learning rate, such as 2.0e-4"),
     Field("batch.base_batch", "Base batch", "samples a step that it is tuned at"),
     Field(
         "batch.lr_scaling",
@@ -130,7 +130,7 @@ _ROWS = (
     Field("slurm.exclude", "Exclude", "not these machines", default="none"),
     Field("slurm.reservation", "Reservation", "--reservation", default="none"),
     Field("slurm.exclusive", "Whole nodes", "nobody else's job beside yours", "flag"),
-    Field("slurm.extra", "Further options", "one whole sbatch option a line, such as --comment=x", "lines"),
+    Field("slurm.extra", "Further options", "an sbatch option a line, as --comment=x", "lines"),
 )
 
 FIELDS: dict[str, Field] = {field.path: field for field in _ROWS}

@@ -75,12 +75,12 @@ class Prober:
         looks = {rank: self.looks.get(node_id(node, profile)) for rank, node in enumerate(profile.nodes)}
         return {rank: look for rank, look in looks.items() if look is not None}
 
-    def lend(self, node: Node, profile: Profile) -> Conversation | None:
-        """The open conversation with a node, which is the borrower's from now on."""
+    async def lend(self, node: Node, profile: Profile) -> Conversation | None:
+        """The open conversation with a node, which is the borrower's from now on; a look under way is waited for."""
         identity = node_id(node, profile)
-        task = self._tasks.get(identity)
-        if task is None or not task.done():
+        if (task := self._tasks.get(identity)) is None:
             return None
+        await asyncio.wait({task})
         conversation = self._open.pop(identity, None)
         return None if conversation is None or conversation.ended.done() else conversation
 

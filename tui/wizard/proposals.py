@@ -115,5 +115,5 @@ def _interface(profile: Profile, facts: Mapping[int, NodeFacts]) -> Proposal:
             groups.setdefault(facts[rank].interface, []).append(node.host)
     if not groups:
         return Proposal(why="auto: found as soon as the nodes answer", good=None)
-    named = ", ".join(f"{name} on {fold(hosts)}" for name, hosts in groups.items())
-    return Proposal(why=f"auto: {named}: each node's way to the master")
+    named = ", ".join(f"{name} on {fold(dict.fromkeys(hosts))}" for name, hosts in groups.items())
+    return Proposal(why=f"auto: {named}, on the way to the master")

@@ -12,7 +12,7 @@ import msgspec
 
 from engine import launchers, preflight, runs
 from engine.errors import RankdeckError
-from engine.plan import Plan
+from engine.plan import NodeFacts, Plan, known_ranks
 from tui.wizard.fields import FIELDS
 from tui.wizard.proposals import proposals
 from tui.wizard.sums import sums
@@ -20,12 +20,14 @@ from tui.wizard.sums import sums
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.plan import NodeFacts
     from engine.preflight import Observation
     from engine.profile import Profile
     from tui.wizard.draft import Draft
     from tui.wizard.proposals import Proposal
     from tui.wizard.sums import Sums
+
+SHOWN = 5
+"""Nodes that are named one by one."""
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -70,16 +72,31 @@ class Sheet:
     def proposals(self) -> dict[str, Proposal]:
         return proposals(self.profile, self.facts, self.observations)
 
+    def offered(self) -> dict[str, str]:
+        """Answers to take instead, by question."""
+        return {key: proposal.value for key, proposal in self.proposals().items() if proposal.value}
+
     def sums(self) -> Sums:
         return sums(self.profile, self.facts, self.observations)
+
+    def _uncounted(self) -> tuple[str, ...]:
+        """The nodes whose ranks nobody has counted, and why."""
+        lines = []
+        for rank, node in enumerate(self.profile.nodes):
+            if known_ranks(node, self.facts.get(rank, NodeFacts())) is None:
+                why = "does not answer" if rank in self.observations else "has not answered yet"
+                lines.append(f"{node.host} {why}: how many ranks? `slots=8` behind its name would say")
+        return (*lines[:SHOWN], f"and {len(lines) - SHOWN} nodes more") if len(lines) > SHOWN else tuple(lines)
 
     def _preview(self) -> Preview:
         if self.judged.mistakes:
             order = list(FIELDS)
             known = sorted(self.judged.mistakes.items(), key=lambda item: order.index(item[0]))
             return Preview(missing=tuple(f"{FIELDS[key].label}: {text}" for key, text in known))
+        if self.profile.launcher == "torchrun" and (uncounted := self._uncounted()):
+            return Preview(missing=uncounted)
         try:
             made = launchers.find(self.profile.launcher).make_plan(self.profile, self.run, self.facts)
         except RankdeckError as error:
-            return Preview(missing=tuple(str(error).split("\n")))
+            return Preview(missing=(str(error),))
         return Preview(plan=made, launcher=self.profile.launcher)

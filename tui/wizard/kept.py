@@ -1,0 +1,49 @@
+"""Drafts kept in the state folder as they are typed, so that neither a crash nor a closed terminal loses an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+
+from engine.profile import looks_secret
+from engine.runs import state_home, write_beside
+from tui.wizard.draft import Draft
+
+
+def place(path: str) -> Path:
+    """Where the draft of a profile file is kept; of a new profile for ""."""
+    name = "new"
+    if path:
+        digest = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:12]
+        name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', Path(path).stem)[:40]}-{digest}"
+    return state_home() / "drafts" / f"{name}.json"
+
+
+def keep(draft: Draft) -> None:
+    """Write the draft beside and rename. What looks like a secret's value is left out. OSError when it cannot be."""
+    safe = msgspec.structs.replace(draft, answers={**draft.answers})
+    if env := draft.get("env"):
+        lines = (line.partition("=") for line in env.split("\n"))
+        safe.put("env", "\n".join(f"{n}{e}{'' if looks_secret(n.strip()) else value}" for n, e, value in lines))
+    file = place(draft.path)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_beside(file, msgspec.json.format(msgspec.json.encode(safe)) + b"\n")
+
+
+def find(path: str) -> tuple[Draft, float] | None:
+    """The draft that is kept for a profile file, and when it was written [unix seconds]; None where there is none."""
+    file = place(path)
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Draft), file.stat().st_mtime
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def forget(path: str) -> None:
+    """The draft has become a file, or is given up."""
+    with contextlib.suppress(OSError):
+        place(path).unlink()

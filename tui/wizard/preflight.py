@@ -1,0 +1,160 @@
+"""The step of preflight: the matrix, and below it what was found where the cursor stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from engine.preflight import CHECKS
+from tui.wizard.matrix import Matrix
+from tui.wizard.step import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from engine.preflight import Cell, Finding
+    from tui.wizard.checking import Checking
+    from tui.wizard.sheet import Sheet
+
+STATES = {
+    "waiting": "being looked at",
+    "skipped": "skipped: you chose not to check it",
+    "unseen": "not looked at: the node does not answer",
+    "ok": "in order",
+}
+
+
+class Detail(VerticalScroll, can_focus=True):
+    """Evidence and remedy of one cell."""
+
+    title = "finding"
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="finding")
+
+    def show(self, text: Content) -> None:
+        self.query_one(Static).update(text)
+        self.scroll_home(animate=False)
+
+
+class PreflightStep(Step):
+    key = "preflight"
+    title = "Is everything in place?"
+    previews: ClassVar[bool] = False
+
+    def __init__(self, sheet: Sheet, checking: Checking) -> None:
+        super().__init__(sheet)
+        self.checking = checking
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="verdict", classes="title")
+        yield Static(id="why-not")
+        yield Matrix()
+        yield Detail(id="detail", classes="box")
+
+    def first(self) -> Widget | None:
+        return self.query_one(Matrix)
+
+    def settle(self, told: Collection[str]) -> None:
+        checking = self.checking
+        matrix = self.query_one(Matrix)
+        found = checking.preflight
+        if found is not None:
+            fresh = not matrix.cells
+            matrix.show(found.cells(), tuple(node.host for node in found.profile.nodes))
+            if fresh:
+                matrix.column = min(1, len(matrix.hosts))
+        matrix.display = found is not None
+        self.query_one(Detail).display = found is not None
+        self.query_one("#verdict", Static).update(self.verdict())
+        why = self.query_one("#why-not", Static)
+        why.display = found is None
+        why.update(self._why_not())
+        self.look()
+
+    def look(self) -> None:
+        """Show what was found where the cursor stands."""
+        matrix = self.query_one(Matrix)
+        cell = matrix.cells.get((matrix.rank, matrix.check))
+        if cell is not None:
+            detail = self.query_one(Detail)
+            host = "all nodes" if matrix.rank is None else f"node {matrix.rank}, {matrix.hosts[matrix.rank]}"
+            detail.border_subtitle = "n next problem · r retry · s skip"
+            detail.border_title = f"{matrix.check} · {host}"
+            detail.show(self._told(matrix.check, cell))
+
+    def fixes(self) -> tuple[str, ...]:
+        """What would mend the cell under the cursor: changes of the profile, as after --set."""
+        matrix = self.query_one(Matrix)
+        cell = matrix.cells.get((matrix.rank, matrix.check))
+        return tuple(fix for finding in cell.findings for fix in finding.fix) if cell is not None else ()
+
+    def verdict(self) -> Content:
+        """One line on the whole of it."""
+        return verdict(self.checking, self.sheet, self.app.glyphs.ok, self.app.glyphs.error, self.app.glyphs.warning)
+
+    def _why_not(self) -> Content:
+        if self.checking.failure is not None:
+            return Content.styled(str(self.checking.failure), "$error")
+        if self.sheet.judged.mistakes:
+            lines = (f"{self.app.glyphs.pending} {line}" for line in self.sheet.preview.missing)
+            return Content("\n").join([Content("There is something to answer first:"), *map(Content, lines)])
+        return Content("F5 looks at every node; nothing is started.")
+
+    def _told(self, check: str, cell: Cell) -> Content:
+        parts = [Content.styled(CHECKS[check].title, "bold")]
+        for finding in cell.findings:
+            parts += self._finding(finding)
+        if not cell.findings:
+            parts.append(Content.styled(STATES.get(cell.state, ""), "$secondary"))
+        elif cell.state in ("waiting", "skipped"):
+            parts.append(Content.styled(STATES[cell.state], "$secondary"))
+        return Content("\n").join(parts)
+
+    def _finding(self, finding: Finding) -> list[Content]:
+        glyphs = self.app.glyphs
+        sign, style = {
+            "error": (glyphs.error, "bold $error"),
+            "warning": (glyphs.warning, "$warning"),
+        }.get(finding.severity, ("i", "$primary"))
+        lines = [Content.styled(f"{sign} {finding.text}", style)]
+        lines += [Content.styled(f"  {line}", "$secondary") for line in finding.evidence]
+        if finding.remedy:
+            lines.append(Content.assemble(("  remedy  ", "$secondary"), (finding.remedy, "")))
+        if finding.fix:
+            lines.append(Content.styled(f"  F6 does it here: {', '.join(finding.fix)}", "$primary"))
+        return lines
+
+
+def verdict(checking: Checking, sheet: Sheet, ok: str, wrong: str, warning: str) -> Content:
+    """How preflight stands, in one line."""
+    found = checking.preflight
+    if found is None:
+        return Content.styled("preflight has not been run", "$secondary")
+    count = len(found.profile.nodes)
+    nodes = "1 node" if count == 1 else f"{count:,} nodes"
+    if checking.running:
+        open_ = sum(1 for parts in found.waiting.values() if parts)
+        return Content.styled(f"preflight: looking at {nodes}, {open_} still to answer", "$primary")
+    errors, warnings = len(found.errors), sum(finding.severity == "warning" for finding in found.findings)
+    said = f"{len(CHECKS) - len(found.skip)} checks on {nodes}"
+    if found.skip:
+        said += f", {len(found.skip)} skipped ({', '.join(sorted(found.skip))})"
+    told = [_count(errors, "error")] if errors else []
+    told += [_count(warnings, "warning")] if warnings else []
+    stale = "" if checking.fits(sheet.profile, sheet.draft.skip) else "; the answers have changed since, F5 looks again"
+    if errors:
+        return Content.styled(f"{wrong} preflight: {', '.join(told)}; {said}{stale}", "bold $error")
+    if warnings:
+        return Content.styled(f"{warning} preflight: {', '.join(told)}; {said}{stale}", "$warning")
+    return Content.styled(f"{ok} preflight: nothing is wrong; {said}{stale}", "$success")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")

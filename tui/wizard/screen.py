@@ -1,0 +1,542 @@
+"""The wizard: a rail of steps, the questions of one, and what will run, in view all the time.
+
+Typed text goes to the draft at once; the sheet is settled a moment after the last key, and every part of the screen is
+shown from it. Nodes are looked at when the host list, or what they are asked, has been left alone for a while: half a
+host name is never dialled, and half an activation line never run.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import work
+from textual.binding import Binding
+from textual.containers import Container, Horizontal
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from engine import profile, shelf
+from engine.errors import EXIT_OK, EXIT_PREFLIGHT, RankdeckError
+from engine.session import secret_values
+from tui import terminal
+from tui.wizard import kept
+from tui.wizard.asking import Difference, OneNode, PickHosts
+from tui.wizard.checking import Checking
+from tui.wizard.draft import Draft, step_of
+from tui.wizard.fields import FIELDS
+from tui.wizard.matrix import Matrix
+from tui.wizard.node_table import NodeTable
+from tui.wizard.nodes import NodesStep
+from tui.wizard.offers import offers
+from tui.wizard.preflight import Detail, PreflightStep
+from tui.wizard.preview import PreviewPane
+from tui.wizard.prober import Prober
+from tui.wizard.question import Question, questions
+from tui.wizard.rail import Rail
+from tui.wizard.review import ReviewStep
+from tui.wizard.sheet import Sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.timer import Timer
+    from textual.widgets import Button
+
+    from engine.errors import HostKeyUnknown
+    from tui.app import RankdeckApp
+    from tui.rows import Rows
+    from tui.wizard.step import Step
+
+SETTLE = 0.15
+"""Seconds after the last key until what was typed is judged and shown."""
+NAMED = 0.8
+"""Seconds after the last key until a node counts as named, and is looked at."""
+KEEP = 1.0
+"""Seconds until what was typed is on disk."""
+
+
+class Wizard(Screen[None]):
+    """A profile from nothing, or another one; launched from here."""
+
+    app: RankdeckApp
+    title = "wizard"
+    help = """Any step can be reached at any time: F7 and F8, alt and a digit, a click; nothing is lost by it.
+What will run is shown as you answer. Enter goes to the next question; F10 launches, from review."""
+    CSS_PATH = "wizard.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f2", "save", "save", id="wizard.save"),
+        Binding("f3", "copy", "copy commands", id="wizard.copy", show=False),
+        Binding("f4", "turn", "next node's commands", id="wizard.turn", show=False),
+        Binding("f5", "look", "look again", id="wizard.look"),
+        Binding("f6", "pick", "pick hosts", id="wizard.pick"),
+        Binding("f6", "propose", "take proposal", id="wizard.propose"),
+        Binding("f6", "fix", "apply the fix", id="wizard.fix"),
+        Binding("f7", "step(-1)", "back", id="wizard.back"),
+        Binding("f8,ctrl+n", "step(1)", "next", key_display="f8", id="wizard.next"),
+        Binding("f9", "skip", "skip check", id="wizard.skip", show=False),
+        Binding("f10,ctrl+l", "launch", "launch", key_display="f10", id="wizard.launch"),
+        Binding("escape", "leave_step", "leave", id="wizard.leave"),
+        *(Binding(f"alt+{n}", f"go({n - 1})", f"step {n}", show=False) for n in range(1, 9)),
+    ]
+
+    def __init__(
+        self,
+        draft: Draft,
+        steps: Sequence[type[Step]],
+        *,
+        start: str = "",
+        armed: bool = False,
+        ours: bool = False,
+        note: str = "",
+    ) -> None:
+        """`start` is the step to begin at; `armed` launches as soon as preflight has found no error."""
+        super().__init__()
+        self.sheet = Sheet(draft)
+        self.steps = {step.key: step for step in steps}
+        self.here = start or next(iter(self.steps))
+        self.armed = self._launched_at_once = armed
+        self._ours = ours
+        self._note = note
+        self._told: set[str] = set(FIELDS) if draft.visited else set()
+        self._soons: dict[str, Timer] = {}
+        self._typed_at = 0.0
+        self._launching = False
+        self._dirty = False
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="masthead")
+        with Horizontal(id="wizard"):
+            yield Rail(list(self.steps))
+            with Container(id="work"):
+                yield Container(id="form")
+                yield PreviewPane()
+        yield Footer(show_command_palette=False)
+
+    async def on_mount(self) -> None:
+        app = self.app
+        self.prober = Prober(app.connector, self._accept, self._heard)
+        self.checking = Checking(app.connector, self._accept, self.prober, self._heard)
+        await self._show_step(self.here)
+        if self._note:
+            self.notify(self._note, markup=False)
+        if self.here in ("review", "preflight"):
+            self.action_look()
+
+    async def on_unmount(self) -> None:
+        if self._dirty:
+            self._keep()
+        await self.checking.close()
+        await self.prober.close()
+
+    # ---- one model, shown -----------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> Step:
+        """The step that is shown."""
+        return self.query_one(f"#step-{self.here}")  # type: ignore[return-value]
+
+    def settle(self) -> None:
+        """Judge what was typed, with what is known of the nodes, and show it."""
+        sheet = self.sheet
+        sheet.settle()
+        known = {**self.prober.observations(sheet.profile), **self.checking.observations(sheet.profile)}
+        if known != sheet.observations:
+            sheet.settle(known)
+        self._show()
+
+    def _show(self) -> None:
+        if not self.is_attached or not self.query(f"#step-{self.here}"):
+            return
+        sheet = self.sheet
+        preview = self.query_one(PreviewPane)
+        preview.show(sheet.preview)
+        review = self.query(ReviewStep)
+        if review:
+            review.first().armed = self.armed
+        self.step.settle(self._told)
+        self.query_one(Rail).show(self.here, self._marks())
+        name = sheet.profile.name or "new profile"
+        saved = sheet.draft.path or "not saved yet"
+        self.query_one("#masthead", Static).update(
+            Content.assemble(
+                (f" {name}", "bold"),
+                (f"   {saved}", "$secondary"),
+                ("   draft kept" if self._dirty else "", "$secondary"),
+            )
+        )
+        self.refresh_bindings()
+
+    def _marks(self) -> dict[str, str]:
+        marks: dict[str, str] = dict(self.sheet.draft.states(self.sheet.judged))
+        for key, step in self.steps.items():
+            if not step.used(self.sheet.profile) and marks.get(key) != "mistakes":
+                marks[key] = "unused"
+        checking = self.checking
+        if checking.running:
+            marks["preflight"] = "running"
+        elif checking.preflight is not None:
+            found = checking.preflight
+            fits = checking.fits(self.sheet.profile, self.sheet.draft.skip)
+            warned = any(finding.severity == "warning" for finding in found.findings)
+            marks["preflight"] = "mistakes" if found.errors else "ok" if fits and not warned else "warning"
+        return marks
+
+    async def _show_step(self, key: str, *, focus: bool = True) -> None:
+        form = self.query_one("#form")
+        self.here = key
+        for other in form.children:
+            other.display = other.id == f"step-{key}"
+        if not form.query(f"#step-{key}"):
+            await form.mount(self._make(key))
+        self.query_one(PreviewPane).set_class(not self.steps[key].previews, "-aside")
+        self.settle()
+        if focus and (target := self.step.first()) is not None:
+            target.focus()
+
+    def _make(self, key: str) -> Step:
+        step = self.steps[key]
+        if issubclass(step, (PreflightStep, ReviewStep)):
+            return step(self.sheet, self.checking)
+        return step(self.sheet)
+
+    def _soon(self, name: str, seconds: float, what: Any) -> None:
+        """Do it when nobody has asked for it again for that long."""
+        if (timer := self._soons.pop(name, None)) is not None:
+            timer.stop()
+        self._soons[name] = self.set_timer(seconds, what)
+
+    # ---- answers --------------------------------------------------------------------------------------------------
+
+    def on_question_changed(self, event: Question.Changed) -> None:
+        if self.sheet.draft.put(event.key, event.text):
+            self._touched()
+
+    def _touched(self) -> None:
+        self._dirty = True
+        self.armed = False
+        self._soon("settle", SETTLE, self.settle)
+        self._soon("keep", KEEP, self._keep)
+        self._soon("named", NAMED, self._look_at_named)
+
+    def on_question_left(self, event: Question.Left) -> None:
+        self._told.add(event.key)
+        self.settle()
+
+    def on_question_done(self, event: Question.Done) -> None:
+        """Enter: the next question of this step, or the next step after the last."""
+        self._told.add(event.key)
+        self.settle()
+        keys = list(questions(self.step))
+        after = keys[keys.index(event.key) + 1 :]
+        if after:
+            questions(self.step)[after[0]].control.focus()
+        else:
+            self.action_step(1)
+
+    def _look_at_named(self) -> None:
+        """Look at the nodes as they are named now, unless a line that would be run there is still being typed."""
+        if self.here in ("preflight", "review"):
+            return
+        focused = self.focused
+        typing = getattr(focused.parent.parent, "key", "") if focused is not None and focused.parent else ""
+        if step_of(typing or "name") == "program":
+            self._soon("named", NAMED, self._look_at_named)
+            return
+        if "nodes" not in self.sheet.judged.mistakes:
+            self.prober.want(self.sheet.profile)
+
+    def _heard(self) -> None:
+        """A node has said something, or preflight has."""
+        if not self.is_mounted or "heard" in self._soons:
+            return
+
+        def told() -> None:
+            self._soons.pop("heard", None)
+            self.settle()
+            self._after_preflight()
+
+        self._soons["heard"] = self.set_timer(1 / terminal.repaint_rate(os.environ), told)
+
+    async def _accept(self, unknown: HostKeyUnknown) -> bool:
+        return await self.app.accept(unknown)
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        if isinstance(event.rows, Rail):
+            self.action_go(event.index)
+        elif isinstance(event.rows, NodeTable):
+            self._edit_node(event.index)
+        elif isinstance(event.rows, Matrix):
+            self.query_one(Detail).focus()
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        if isinstance(event.rows, Matrix):
+            self.query_one(PreflightStep).look()
+            self.refresh_bindings()
+        elif isinstance(event.rows, NodeTable):
+            self.query_one(NodesStep).look()
+
+    def action_go(self, index: int) -> None:
+        """Show a step by its place."""
+        keys = list(self.steps)
+        if 0 <= index < len(keys):
+            self._leave_for(keys[index])
+
+    def action_step(self, direction: int) -> None:
+        """The step after or before this one that has to do with the launcher."""
+        keys = list(self.steps)
+        at = keys.index(self.here) + direction
+        while 0 <= at < len(keys) and not self.steps[keys[at]].used(self.sheet.profile):
+            at += direction
+        if 0 <= at < len(keys):
+            self._leave_for(keys[at])
+
+    @work(exclusive=True, group="steps")
+    async def _leave_for(self, key: str) -> None:
+        self.sheet.draft.visited.add(self.here)
+        self._told |= {field for field in FIELDS if step_of(field) == self.here}
+        self._look_at_named()
+        await self._show_step(key)
+        if key == "preflight" and not self.checking.running and not self._fits():
+            self.action_look()
+
+    def _fits(self) -> bool:
+        return self.checking.fits(self.sheet.profile, self.sheet.draft.skip)
+
+    async def action_leave_step(self) -> None:
+        """Not to launch after all; or out, with everything kept."""
+        if self.armed:
+            self.armed = False
+            self.settle()
+            return
+        if self._dirty:
+            self._keep()
+            self.notify("what you typed is kept; open it again to go on", markup=False)
+        if len(self.app.screen_stack) > 2:
+            self.dismiss()
+        else:
+            await self.app.action_leave()
+
+    async def before_exit(self) -> int | None:
+        """The exit code: that of a failed preflight where this is all that a launch came to."""
+        if self._dirty:
+            self._keep()
+        found = self.checking.preflight
+        refused = self._launched_at_once and found is not None and found.errors
+        return EXIT_PREFLIGHT if refused else EXIT_OK
+
+    # ---- actions --------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that do nothing at this step are hidden; those that cannot work now are dimmed."""
+        at = self.here
+        match action:
+            case "pick":
+                return at == "nodes"
+            case "propose":
+                return at == "network" and bool(self.sheet.offered())
+            case "fix":
+                steps = self.query(PreflightStep) if at == "preflight" else ()
+                return any(step.fixes() for step in steps)
+            case "skip":
+                return at == "preflight"
+            case "retry_cell" | "retry_node":
+                return None if self.checking.running else at == "preflight"
+            case "launch":
+                return at in ("review", "preflight") and (None if self.app.readonly else True)
+            case "save":
+                return None if self.app.readonly else True
+            case _:
+                return True
+
+    def action_copy(self) -> None:
+        text = self.sheet.preview.text
+        said = terminal.copy(self.app, text) if text else "there is nothing to copy until every question is answered"
+        self.notify(said, markup=False)
+
+    def action_turn(self) -> None:
+        self.query_one(PreviewPane).action_turn(1)
+
+    @work(exclusive=True, group="look")
+    async def action_look(self) -> None:
+        """Look at the nodes again: all of preflight there, and what the wizard asks in the other steps."""
+        if self.here not in ("preflight", "review"):
+            self.prober.again()
+            return
+        self.sheet.settle()
+        if not self.sheet.judged.mistakes:
+            await self.checking.start(self.sheet.profile, self.sheet.draft.skip)
+        self.settle()
+
+    def action_retry_cell(self) -> None:
+        """Look again at the node and for the check under the cursor."""
+        matrix = self.query_one(Matrix)
+        self.checking.retry(matrix.rank, matrix.check)
+        self.settle()
+
+    def action_retry_node(self) -> None:
+        self.checking.retry(self.query_one(Matrix).rank)
+        self.settle()
+
+    @work
+    async def action_skip(self) -> None:
+        """Leave a check out, or take it in again, after a question."""
+        check = self.query_one(Matrix).check
+        skip = self.sheet.draft.skip
+        if check in skip:
+            skip.discard(check)
+        elif await self.app.confirm(
+            f"Launch without the check {check}?", "It stays marked as skipped here and in the review.", "Skip it"
+        ):
+            skip.add(check)
+        else:
+            return
+        self._dirty = True
+        self.action_look()
+
+    def action_propose(self) -> None:
+        """Take what the network step proposes."""
+        self._take(self.sheet.offered())
+
+    @work
+    async def action_pick(self) -> None:
+        """Hosts that are known here, to be added to the list."""
+        picked = await self.app.answer(PickHosts(offers()))
+        if picked:
+            text = self.sheet.draft.get("nodes")
+            gap = "\n" if text and not text.endswith("\n") else ""
+            self._take({"nodes": text + gap + "\n".join(picked)})
+
+    def action_fix(self) -> None:
+        """Change the answers as the finding under the cursor says, and look again."""
+        draft = self.sheet.draft
+        try:
+            mended = Draft.of(profile.override(self.sheet.profile, self.query_one(PreflightStep).fixes()))
+        except RankdeckError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        draft.per_node = mended.per_node
+        self._take({key: mended.get(key) for key in FIELDS if mended.get(key) != draft.get(key)})
+        self.action_look()
+
+    def _take(self, answers: dict[str, str]) -> None:
+        """Answers that come from elsewhere than the keyboard."""
+        shown = questions(self)
+        for key, text in answers.items():
+            self.sheet.draft.put(key, text)
+            if key in shown:
+                shown[key].show(text)
+        self._touched()
+        self.settle()
+
+    @work
+    async def _edit_node(self, rank: int) -> None:
+        try:
+            key = self.sheet.draft.node_key(rank)
+        except RankdeckError:
+            return
+        per_node = self.sheet.draft.per_node
+        changed = await self.app.answer(OneNode(key, per_node.get(key, {})))
+        if changed is not None:
+            per_node[key] = changed
+            self._touched()
+            self.settle()
+
+    # ---- keeping and saving ---------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        try:
+            kept.keep(self.sheet.draft)
+        except OSError as error:
+            self.notify(f"what you type cannot be kept: {error}", severity="warning", markup=False)
+
+    @work
+    async def action_save(self) -> None:
+        """Show what saving changes in the file, and save on a yes."""
+        self.settle()
+        sheet, draft = self.sheet, self.sheet.draft
+        if sheet.judged.mistakes:
+            self.notify("there are mistakes; a profile is saved when it is whole (this draft is kept)", markup=False)
+            return
+        path = draft.path or str(shelf.home() / f"{sheet.profile.name}.yaml")
+        try:
+            new = not Path(path).exists()
+            changes = profile.difference(path, sheet.profile)
+            if not changes:
+                self.notify(f"{path} says this already", markup=False)
+            elif await self.app.answer(Difference(path, changes, new=new)):
+                profile.save(path, sheet.profile, seen=draft.seen)
+            else:
+                return
+            kept.forget(draft.path)
+            draft.path, draft.seen, self._dirty = path, profile.fingerprint(path), False
+        except RankdeckError as error:
+            self.notify(str(error), severity="error", timeout=10, markup=False)
+            return
+        self.notify(f"saved as {path}", markup=False)
+        self.settle()
+
+    # ---- launch ---------------------------------------------------------------------------------------------------
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "launch":
+            self.action_launch()
+        elif event.button.id == "save":
+            self.action_save()
+
+    def action_launch(self) -> None:
+        """Launch when preflight has found no error; run it first where it has not been run on this very profile."""
+        self.settle()
+        if self.sheet.judged.mistakes:
+            self.notify("there are questions to answer first: see the steps on the left", markup=False)
+            return
+        self.armed = True
+        if self.checking.running:
+            self.settle()
+        elif self._fits():
+            self._after_preflight()
+        else:
+            self.action_look()
+
+    def _after_preflight(self) -> None:
+        """Launch if that is what preflight was run for and it found no error; else show what it found."""
+        if not self.armed or self._launching or not self.checking.over or not self._fits():
+            return
+        if self.checking.passed:
+            self._launch()
+            return
+        self.armed = False
+        self._show_failures()
+
+    @work(exclusive=True, group="steps")
+    async def _show_failures(self) -> None:
+        await self._show_step("preflight")
+        found = self.checking.preflight
+        if found is not None and found.errors:
+            first = found.errors[0]
+            self.query_one(Matrix).go_to(first.node_rank, first.check)
+
+    @work(exclusive=True, group="launch")
+    async def _launch(self) -> None:
+        found = self.checking.preflight
+        assert found is not None
+        self._launching = True
+        try:
+            secret_values(found.profile, os.environ)
+            plan = found.plan(self.sheet.run)
+            if plan != self.sheet.preview.plan:
+                self.settle()
+            dashboard = await self.app.launch(found, plan, ours=self._ours)
+        except RankdeckError as error:
+            self.notify(str(error), severity="error", timeout=15, markup=False)
+            return
+        finally:
+            self.armed = self._launching = False
+        self.checking.hand_over()
+        self.app.switch_screen(dashboard)
