@@ -26,6 +26,7 @@ class Glyphs:
     spinner: str
     bar: str
     track: str
+    thumb: str
 
 
 UNICODE = Glyphs(
@@ -46,6 +47,7 @@ UNICODE = Glyphs(
     spinner="◐◓◑◒",
     bar="━",
     track="─",
+    thumb="┃",
 )
 ASCII = Glyphs(
     ok="+",
@@ -65,4 +67,5 @@ ASCII = Glyphs(
     spinner="|/-\\",
     bar="=",
     track="-",
+    thumb="|",
 )

@@ -39,7 +39,7 @@ class Scanned:
         self.hits = Hits(before, after, origin)
 
     def run(self) -> None:
-        self.scan.done = False
+        self.scan.more()
         while not self.scan.done:
             self.scan.step()
         self.hits.update(self.scan.state())

@@ -27,7 +27,7 @@ class Hits:
 
     def __init__(self, before: int, after: int, origin: int) -> None:
         self.low = self.high = origin
-        self.done = False
+        self.down = self.done = False
         self.first = self.stop = 0
         self._before = before
         self._after = after
@@ -36,7 +36,8 @@ class Hits:
 
     def update(self, state: dict[str, Any]) -> None:
         """Take over what the scan says of itself."""
-        self.low, self.high, self.done, self._open = state["low"], state["high"], state["done"], state["open"]
+        self.low, self.high, self._open = state["low"], state["high"], state["open"]
+        self.down, self.done = state["down"], state["done"]
         self._found = state["after"]
         self.first, self.stop = -state["before"], state["after"] + (self._open is not None)
 
@@ -65,6 +66,11 @@ class Hits:
         """The number of the first line found that begins at `at` or later."""
         return self.first + bisect_left(range(self.first, self.stop), at, key=self.at)
 
+    def has(self, at: int) -> bool:
+        """Is the line at `at` among those found?"""
+        number = self.index(at)
+        return number < self.stop and self.at(number) == at
+
     def below(self, at: int) -> int | None:
         """The nearest one that begins after `at`; None while there is none, or what is between is not scanned."""
         number = self.index(at + 1)
@@ -73,15 +79,15 @@ class Hits:
     def above(self, at: int) -> int | None:
         """The nearest one that begins before `at`; None while there is none, or what is between is not scanned."""
         number = self.index(at) - 1
-        return self.at(number) if (self.done or at <= self.high) and number >= self.first else None
+        return self.at(number) if (self.down or at <= self.high) and number >= self.first else None
 
     def scanned_above(self, at: int) -> bool:
         """Is everything before `at` known?"""
-        return self.low == 0 and (self.done or at <= self.high)
+        return self.low == 0 and (self.down or at <= self.high)
 
     def scanned_below(self, at: int) -> bool:
         """Is everything after `at` known, as of the last word of the scan?"""
-        return self.done and self.low <= at + 1
+        return self.down and self.low <= at + 1
 
     @staticmethod
     def _read(fd: int, number: int, count: int) -> array[int]:

@@ -2,7 +2,7 @@
 
 One JSON object a line on stdin: first {"source", "pattern", "origin", "before", "after"}, then {"poll": true} when
 there may be more bytes and {"spans": ID, "texts": […]} to ask where these lines match. On stdout {"low", "high",
-"before", "after", "open", "done"} as it goes on, {"spans": ID, "found": […]}, or {"problem": TEXT}.
+"before", "after", "open", "down", "done"} as it goes on, {"spans": ID, "found": […]}, or {"problem": TEXT}.
 
 What is found goes to two files, as native 64-bit offsets: `after` ascending from the origin, `before` descending. So
 the lines around the origin are known first, nothing has to be moved, and no list is held in memory, here or there.
@@ -30,29 +30,41 @@ TELL_EVERY = 0.05
 
 
 class Scan:
-    """Everything between `low` and `high` has been looked at; `open` is the unfinished last line, if that matches."""
+    """Everything between `low` and `high` has been looked at; `open` is the unfinished last line, if that matches.
+
+    `down` says that there is nothing more below, `done` that there is nothing more at all, as of the last poll.
+    """
 
     def __init__(self, source: Source, pattern: Pattern, origin: int, before: int, after: int) -> None:
         self.low = self.high = whole_line(source, origin)
         self.before = self.after = 0
         self.open: int | None = None
-        self.done = False
+        self.down = self.done = False
         self._source = source
         self._pattern = pattern
         self._files = {False: before, True: after}
-        self._down = False
+        self._turn = False
         self._last: tuple[int, int] | None = None
 
     def step(self) -> None:
         """Look at one more block, downwards and upwards in turn; OSError when what is found cannot be written."""
-        self._down = not self._down
-        self.done = not ((self._forward() or self._backward()) if self._down else (self._backward() or self._forward()))
+        self._turn = not self._turn
+        moved = self._forward() or self._backward() if self._turn else self._backward() or self._forward()
+        self.done = not moved
 
     def state(self) -> dict[str, Any]:
-        names = ("low", "high", "before", "after", "open", "done")
+        names = ("low", "high", "before", "after", "open", "down", "done")
         return {name: getattr(self, name) for name in names}
 
+    def more(self) -> None:
+        """The source has grown."""
+        self.down = self.done = False
+
     def _forward(self) -> bool:
+        self.down = not self._look_below()
+        return not self.down
+
+    def _look_below(self) -> bool:
         size = self._source.size
         if self.high >= size or self._last == (self.high, size):
             self.open = self.open if self.high < size else None
@@ -121,7 +133,7 @@ def main() -> None:
             if "spans" in request:
                 tell({"spans": request["spans"], "found": [pattern.spans(text) for text in request["texts"]]})
             elif source.poll() and source.generation == generation:
-                scan.done = False
+                scan.more()
         if not scan.done:
             try:
                 scan.step()

@@ -47,6 +47,7 @@ class Search:
         self._process: asyncio.subprocess.Process | None = None
         self._waiting: list[dict[str, Any]] = []
         self._told = source.size
+        self._busy = True
         self._closed = False
         request = {"source": source.name, "pattern": text, "origin": origin, "before": before, "after": after}
         self._task = asyncio.ensure_future(self._run(request))
@@ -58,12 +59,10 @@ class Search:
 
     def poll(self) -> None:
         """The source may have grown; also the moment to lose patience."""
-        working = not self.hits.done or bool(self._asked)
-        if self.source.size != self._told and self.hits.done:
+        if self.source.size != self._told and not self._busy:
             self._told = self.source.size
-            self.hits.done = False
-            self._tell({"poll": True})
-        elif working and not self.problem and time.monotonic() - self._heard > PATIENCE:
+            self._work({"poll": True})
+        elif (self._busy or self._asked) and not self.problem and time.monotonic() - self._heard > PATIENCE:
             self._end(f"“{self.pattern.text}” takes too long: {PATIENCE:.0f} s without getting through one piece")
 
     def spans(self, texts: Iterable[str]) -> dict[str, Spans]:
@@ -74,8 +73,7 @@ class Search:
         if missing and not self._asked and not self.problem:
             self._asked.append(missing)
             self._number += 1
-            self._heard = time.monotonic()
-            self._tell({"spans": self._number, "texts": missing})
+            self._work({"spans": self._number, "texts": missing})
         return {text: self._spans[text] for text in texts if text in self._spans}
 
     async def close(self) -> None:
@@ -117,6 +115,12 @@ class Search:
         if not self._closed:
             self._changed()
 
+    def _work(self, message: dict[str, Any]) -> None:
+        """Tell the process to do something, and begin to wait for its answer."""
+        self._busy = self._busy or "poll" in message
+        self._heard = time.monotonic()
+        self._tell(message)
+
     def _tell(self, message: dict[str, Any]) -> None:
         if self._process is None:
             self._waiting.append(message)
@@ -135,3 +139,4 @@ class Search:
                 del self._spans[next(iter(self._spans))]
         else:
             self.hits.update(message)
+            self._busy = not self.hits.done
