@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine import launchers, preflight
-from engine.errors import ConnectionLost, RankdeckError
+from engine.errors import ConnectionLost, RankdeckError, RequestError
 from engine.fleet import close_all
 from engine.mesh import mesh
 from engine.preflight import pairs
@@ -67,6 +67,11 @@ class Preflight:
     ) -> None:
         """RequestError for a launcher or a check to skip that is none."""
         launchers.find(profile.launcher)
+        if profile.launcher == "slurm":
+            raise RequestError(
+                "this version writes jobs for Slurm and does not submit them",
+                remedy=f"rankdeck print {profile.name} > job.sbatch, then: sbatch job.sbatch",
+            )
         self.profile = profile
         self.skip = preflight.known_checks(skip)
         self.conversations: dict[int, Conversation | RankdeckError] = {}

@@ -13,7 +13,7 @@ from engine.hosts import LOCAL
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.profile import Node, Profile
+    from engine.profile import Node, Profile, Program
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +44,10 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole run, decided. `global_batch` [samples/step] and `lr` are None where the profile leaves them out."""
+    """A whole run, decided. `global_batch` [samples/step] and `lr` are None where the profile leaves them out.
+
+    `texts` are the commands that a launcher writes for the run as a whole, by format.
+    """
 
     run: str
     profile_name: str
@@ -54,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     master_port: int
     global_batch: int | None = None
     lr: float | None = None
+    texts: dict[str, str] = {}
 
 
 def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | None = None) -> Plan:
@@ -70,8 +74,8 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
     world_size = sum(sizes)
     addr, port = _master_addr(profile, known[0]), _master_port(profile, known[0])
     total, lr = totals(profile, world_size)
-    values = _values(profile, run_id, world_size, total, lr)
-    args = [_filled(arg, values) for arg in profile.program.args]
+    values = placeholder_values(profile, run_id, len(profile.nodes), world_size, total, lr)
+    args = [filled(arg, values) for arg in profile.program.args]
     plans = []
     for rank, (node, fact) in enumerate(zip(profile.nodes, known, strict=True)):
         options = torchrun_options(profile, run_id, rank, sizes[rank], addr, port, fact)
@@ -120,10 +124,7 @@ def torchrun_options(
 
 def _script(profile: Profile, node: Node, exports: dict[str, str], options: dict[str, str], args: list[str]) -> str:
     program = profile.program
-    exported_raw: dict[str, str] = {}
-    if program.kind == "module" and program.path.split(".")[:2] == ["engine", "train"]:
-        # The node's supervisor has it in its zip; where Rankdeck is installed, the variable is not needed.
-        exported_raw["PYTHONPATH"] = '"${RANKDECK_PROGRAM:+$RANKDECK_PROGRAM:}${PYTHONPATH:-}"'
+    exported_raw = program_path(program)
     if program.kind == "xtuner":
         # XTuner starts torchrun itself, with the options it knows; torchrun takes the others from PET_ variables.
         exports = {**exports, **_xtuner_exports(options)}
@@ -131,7 +132,7 @@ def _script(profile: Profile, node: Node, exports: dict[str, str], options: dict
         argv = [command.words("xtuner", "train", program.path, *args)]
     else:
         argv = ["torchrun", *_flag_lines(options), f"--redirects=3 --log_dir={command.LOG_DIR}"]
-        argv.append(command.words(*_KIND_FLAGS[program.kind], program.path, *args))
+        argv.append(command.words(*KIND_FLAGS[program.kind], program.path, *args))
     return command.script(
         workdir=node.workdir or program.workdir,
         activate=node.activate or program.activate,
@@ -141,6 +142,14 @@ def _script(profile: Profile, node: Node, exports: dict[str, str], options: dict
     )
 
 
+def program_path(program: Program) -> dict[str, str]:
+    """How a training program of ours is found; where Rankdeck is installed, the variable is not needed."""
+    if program.kind == "module" and program.path.split(".")[:2] == ["engine", "train"]:
+        # The node's supervisor has it in its zip.
+        return {"PYTHONPATH": '"${RANKDECK_PROGRAM:+$RANKDECK_PROGRAM:}${PYTHONPATH:-}"'}
+    return {}
+
+
 def _flag_lines(options: dict[str, str]) -> list[str]:
     """torchrun's options, a group a line; c10d has no use for node_rank, master_addr and master_port."""
     ignored = _STATIC_ONLY if "rdzv_backend" in options else frozenset()
@@ -148,7 +157,7 @@ def _flag_lines(options: dict[str, str]) -> list[str]:
     return [command.words(*(f"--{name}={options[name]}" for name in group)) for group in kept if group]
 
 
-_KIND_FLAGS: dict[str, tuple[str, ...]] = {"script": (), "module": ("-m",), "command": ("--no_python",)}
+KIND_FLAGS: dict[str, tuple[str, ...]] = {"script": (), "module": ("-m",), "command": ("--no_python",)}
 _STATIC_ONLY = frozenset({"node_rank", "master_addr", "master_port"})
 _GROUPS = (
     ("nnodes", "node_rank", "nproc_per_node"),
@@ -174,14 +183,18 @@ _XTUNER = {
 }
 
 
+DEFAULT_ENV = {"PYTHONUNBUFFERED": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+"""What every rank gets unless the profile says otherwise: output as it is written, an end where NCCL fails."""
+
+
 def _exports(profile: Profile, node: Node, fact: NodeFacts, values: Mapping[str, str]) -> dict[str, str]:
     """The user's variables, and those of ours that the user has not set."""
-    ours = {"PYTHONUNBUFFERED": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    ours = dict(DEFAULT_ENV)
     if interface := _interface(profile, fact):
         ours |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
     if node.devices:
         ours["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, node.devices))
-    return {**ours, **{name: _filled(value, values) for name, value in profile.env.items()}}
+    return {**ours, **{name: filled(value, values) for name, value in profile.env.items()}}
 
 
 def _interface(profile: Profile, fact: NodeFacts) -> str:
@@ -257,8 +270,11 @@ def totals(profile: Profile, world_size: int) -> tuple[int | None, float | None]
     return total, float(batch.lr_text(lr))
 
 
-def _values(profile: Profile, run_id: str, world_size: int, total: int | None, lr: float | None) -> dict[str, str]:
-    values = {"world_size": str(world_size), "nnodes": str(len(profile.nodes)), "run": run_id}
+def placeholder_values(
+    profile: Profile, run_id: str, nnodes: int, world_size: int, total: int | None, lr: float | None
+) -> dict[str, str]:
+    """What the placeholders in arguments and environment stand for."""
+    values = {"world_size": str(world_size), "nnodes": str(nnodes), "run": run_id}
     if profile.batch is not None:
         values["per_device_batch"] = str(profile.batch.per_device)
         values["grad_accum"] = str(profile.batch.grad_accum)
@@ -268,7 +284,8 @@ def _values(profile: Profile, run_id: str, world_size: int, total: int | None, l
     return values
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """`text` with its placeholders replaced; RequestError for one that the profile gives no value."""
     try:
         return placeholders.fill(text, values)
     except KeyError as error:

@@ -16,6 +16,8 @@ hostname hostname
 tcsh tcsh
 fish fish
 zsh zsh
+munged munge
+slurmctld slurm-wlm
 END
 [ -x .venv/bin/python ] || python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 

@@ -39,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
 
     show = command("print", "print what would run, byte for byte; start nothing")
     profile(show)
-    show.add_argument("--format", choices=("shell", "json"), default="shell", help="shell (default) or json")
+    show.add_argument(
+        "--format",
+        choices=("shell", "sbatch", "srun", "json"),
+        help="torchrun: shell (default) or json; slurm: sbatch (default), srun or json",
+    )
     show.add_argument("--resolve", action="store_true", help="ask the nodes for what the profile leaves to be found")
 
     launch = command("launch", "preflight, launch, watch; the run goes on when you leave")

@@ -82,14 +82,15 @@ def show_plan(options: Namespace) -> int:
     asked = asked_profile(options)
     launcher = launchers.find(asked.launcher)
     run = runs.new_name(asked.name)
+    shown = options.format or launcher.FORMATS[0]
     if not options.resolve:
-        sys.stdout.write(launcher.render(launcher.make_plan(asked, run), options.format))
+        sys.stdout.write(launcher.render(launcher.make_plan(asked, run), shown))
         return EXIT_OK
 
     async def work(connector: Connector) -> int:
         found = await checked(asked, connector, ())
         await found.close()
-        sys.stdout.write(launcher.render(found.plan(run), options.format))
+        sys.stdout.write(launcher.render(found.plan(run), shown))
         return EXIT_OK
 
     return run_async(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import RequestError
-from engine.launchers import torchrun
+from engine.launchers import slurm, torchrun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Launcher(Protocol):
-    """What every launcher's module offers."""
+    """What every launcher's module offers; the first of its formats is what `print` shows."""
 
     FORMATS: tuple[str, ...]
 
@@ -26,6 +26,7 @@ class Launcher(Protocol):
 
 LAUNCHERS: dict[str, Launcher] = {
     "torchrun": torchrun,
+    "slurm": slurm,
 }
 
 
@@ -33,7 +34,4 @@ def find(name: str) -> Launcher:
     """The launcher of that name. Raises RequestError for one that this version does not have."""
     if name in LAUNCHERS:
         return LAUNCHERS[name]
-    raise RequestError(
-        f"this version launches with {', '.join(LAUNCHERS)} only, not with {name}",
-        remedy="write launcher: torchrun and the hosts under nodes:",
-    )
+    raise RequestError(f"this version launches with {' or '.join(LAUNCHERS)}, not with {name}")

@@ -1,7 +1,7 @@
 """What is asked: a profile and its parts, read from YAML with every mistake named, changed, and saved again."""
 
 from engine.profile.codec import decode, judge, load, override, to_yaml
-from engine.profile.model import Batch, Node, Profile, Program, Rendezvous, Slurm
+from engine.profile.model import Batch, Node, Profile, Program, Rendezvous, Slurm, SlurmGroup
 from engine.profile.read import plain_data
 from engine.profile.rules import looks_secret
 from engine.profile.store import difference, fingerprint, save
@@ -13,6 +13,7 @@ __all__ = [
     "Program",
     "Rendezvous",
     "Slurm",
+    "SlurmGroup",
     "decode",
     "difference",
     "fingerprint",

@@ -32,7 +32,7 @@ _STEP = re.compile(r"([^.\[\]=]+)|\[([0-9]{1,6})\]")
 # What may stand without quotes wherever it is; the writer itself quotes `true`, `1` and the like.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_./]|--?[A-Za-z0-9])(?:[A-Za-z0-9_./~+=@% -]*[A-Za-z0-9_./~+=@%-])?", re.ASCII)
 _BLOCK = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?\n)+", re.ASCII)
-_FLOW_KEYS = frozenset({"args", "devices", "secrets", "extra"})
+_FLOW_KEYS = frozenset({"args", "devices", "secrets", "extra", "srun_extra"})
 
 
 def load(path: str | Path) -> Profile:

@@ -54,11 +54,30 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
 
 
+class SlurmGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nodes of one kind in a job of several kinds (a heterogeneous job); "" means what the job says."""
+
+    nodes: int = 1
+    gpus_per_node: int = 1
+    ranks_per_node: int | None = None
+    gpu_type: str = ""
+    partition: str = ""
+    constraint: str = ""
+    nodelist: str = ""
+
+
 class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to ask Slurm for, in sbatch's own words; "" and None leave the choice to the cluster.
 
-    `style` is what srun starts on a node: one torchrun, or every rank `direct`ly. `login` is the [user@]host to submit
-    from, "" for this machine. `extra` holds further sbatch options, a whole option each.
+    what runs   `style` is what srun starts on a node: one torchrun, or every rank `direct`ly, which then gets
+                `--launcher slurm`. `ranks_per_node` defaults to the GPUs, and to 1 without any. `container` is shell
+                text before the program, such as `apptainer exec --nv train.sif`.
+    GPUs        `gpu_type` and `gpus_per_node` (0: none) as --gres=gpu:TYPE:N, or `gpus_by: gpus` as --gpus-per-node.
+                `groups` in the place of nodes and gpus_per_node: nodes that differ, as one heterogeneous job.
+    the end     `requeue` after a node failure or preemption; `signal` such as USR1@120: to every rank, so many
+                seconds before the time limit
+    where       `login` is the [user@]host to submit from, "" for this machine
+    anything    `extra` and `srun_extra`: further options of sbatch, and of the srun in the script; a whole one each
     """
 
     partition: str = ""
@@ -67,6 +86,10 @@ class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     time: str = ""
     nodes: int = 1
     gpus_per_node: int = 1
+    gpu_type: str = ""
+    gpus_by: Literal["gres", "gpus"] = "gres"
+    ranks_per_node: int | None = None
+    groups: tuple[SlurmGroup, ...] = ()
     style: Literal["direct", "torchrun"] = "torchrun"
     login: str = ""
     cpus_per_task: int | None = None
@@ -76,7 +99,11 @@ class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     exclude: str = ""
     exclusive: bool = False
     reservation: str = ""
+    container: str = ""
+    requeue: bool | None = None
+    signal: str = ""
     extra: tuple[str, ...] = ()
+    srun_extra: tuple[str, ...] = ()
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

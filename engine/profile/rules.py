@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from engine import placeholders
 from engine.errors import RequestError
 from engine.hosts import LOCAL, MAX_HOSTS, expand_names, host_mistake, user_mistake
+from engine.profile.slurm_rules import slurm_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,24 +275,4 @@ def _batch(profile: Profile) -> Iterator[Problem]:
         yield "batch.base_lr", "missing; {lr} needs it"
 
 
-def _slurm(profile: Profile) -> Iterator[Problem]:
-    slurm = profile.slurm
-    if slurm is None:
-        return
-    for name in ("nodes", "gpus_per_node", "cpus_per_task"):
-        value = getattr(slurm, name)
-        low = 0 if name == "gpus_per_node" else 1
-        if value is not None and not low <= value <= MAX_HOSTS:
-            yield f"slurm.{name}", f"found {value}; allowed: {low} to {MAX_HOSTS}"
-    names = ("partition", "account", "qos", "time", "mem", "constraint", "nodelist", "exclude", "reservation")
-    texts = {name: getattr(slurm, name) for name in names}
-    texts |= {f"extra[{i}]": text for i, text in enumerate(slurm.extra)}
-    for name, text in texts.items():
-        if bad := next((c for c in text if not c.isprintable()), None):
-            yield f"slurm.{name}", f"it contains {bad!r}"
-    for i, text in enumerate(slurm.extra):
-        if not text.startswith("-"):
-            yield f"slurm.extra[{i}]", f"found {text[:60]!r}; allowed: a whole sbatch option such as --comment=x"
-
-
-RULES = (_name, _launcher, _hosts, _logins, _gpus, _rendezvous, _program, _env, _secrets, _batch, _slurm)
+RULES = (_name, _launcher, _hosts, _logins, _gpus, _rendezvous, _program, _env, _secrets, _batch, slurm_problems)

@@ -212,8 +212,8 @@ def test_json_is_one_object_on_one_line() -> None:
 def test_an_unknown_format_or_launcher_names_the_known_ones() -> None:
     with pytest.raises(RequestError, match="shell, json"):
         launchers.find("torchrun").render(make_plan(profile(), "r"), "sbatch")
-    with pytest.raises(RequestError, match="launches with torchrun only"):
-        launchers.find("slurm")
+    with pytest.raises(RequestError, match="launches with torchrun or slurm"):
+        launchers.find("mpirun")
 
 
 def test_a_profile_without_nodes_is_a_request_error() -> None:

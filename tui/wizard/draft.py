@@ -249,6 +249,8 @@ def _typed(field: Field, value: Any) -> str:
             return "\n".join(f"{name}={_quoted(text)}" for name, text in value.items())
         case "flag":
             return "true" if value else ""
+        case "choice" if isinstance(value, bool):
+            return "true" if value else "false"
         case _:
             return str(value)
 

@@ -130,7 +130,27 @@ _ROWS = (
     Field("slurm.exclude", "Exclude", "not these machines", default="none"),
     Field("slurm.reservation", "Reservation", "--reservation", default="none"),
     Field("slurm.exclusive", "Whole nodes", "nobody else's job beside yours", "flag"),
-    Field("slurm.extra", "Further options", "an sbatch option a line, as --comment=x", "lines"),
+    Field("slurm.gpu_type", "GPU type", "as `sinfo -o %G` shows it, such as a100", default="any"),
+    Field(
+        "slurm.gpus_by",
+        "GPUs by",
+        "the option that asks for them",
+        "choice",
+        (("gres", "--gres=gpu:N"), ("gpus", "--gpus-per-node=N")),
+        "gres",
+    ),
+    Field("slurm.ranks_per_node", "Ranks per node", "where it is not one a GPU", default="one a GPU"),
+    Field("slurm.container", "Container", "before the program: apptainer exec --nv train.sif", default="none"),
+    Field(
+        "slurm.requeue",
+        "Requeue",
+        "after a node failure or preemption",
+        "choice",
+        (("", "as the cluster has it"), ("true", "yes"), ("false", "no: it ends")),
+    ),
+    Field("slurm.signal", "Signal", "to every rank before the time limit, such as USR1@120", default="none"),
+    Field("slurm.srun_extra", "Further srun options", "an srun option a line, as --mpi=pmix", "lines"),
+    Field("slurm.extra", "Further options", "an sbatch option a line, as --licenses=x", "lines"),
 )
 
 FIELDS: dict[str, Field] = {field.path: field for field in _ROWS}

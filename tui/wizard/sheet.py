@@ -40,7 +40,8 @@ class Preview(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """What would run on every node, byte for byte."""
-        return "" if self.plan is None else launchers.find(self.launcher).render(self.plan, "shell")
+        launcher = launchers.find(self.launcher)
+        return "" if self.plan is None else launcher.render(self.plan, launcher.FORMATS[0])
 
 
 class Sheet:
