@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from tui.wizard.matrix import Matrix
 from tui.wizard.preview import PreviewPane
 from tui.wizard.question import questions
 from tui.wizard.screen import Wizard
+from tui.wizard.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +155,21 @@ async def test_a_preflight_that_failed_is_the_exit_code_of_launch() -> None:
         await pilot.press("escape")
         await until(pilot, lambda: pilot.app.return_value is not None)
     assert pilot.app.return_value == 3
+
+
+async def test_a_fix_that_preflight_knows_is_one_key_away() -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        asked = profile.override(profile.load(saved()), [f"rendezvous.master_port={port}"])
+        async with Opened(wizard.launching(asked)).run_test(size=SIZE) as pilot:
+            matrix = at(pilot).query_one(Matrix)
+            await until(pilot, lambda: at(pilot).checking.over and matrix.check == "ports.master")
+            await pilot.press("f6")
+            await until(pilot, lambda: at(pilot).checking.passed)
+            assert at(pilot).sheet.profile.rendezvous.master_port not in (port, "auto")
+            assert at(pilot).sheet.draft.get("nodes") == "localhost slots=1"
 
 
 async def test_a_check_is_skipped_only_after_a_yes_and_that_stays_in_sight() -> None:
@@ -301,7 +318,7 @@ async def test_every_step_can_be_shown_at_every_size(size: tuple[int, int]) -> N
 async def test_square_brackets_and_escapes_are_text_like_any_other() -> None:
     async with Opened(wizard.new()).run_test(size=SIZE) as pilot:
         screen = at(pilot)
-        screen._take({"name": "[/x]", "program.args": "[bold]\\[/] {lr}", "nodes": "[/a]"})
+        screen.step.post_message(Step.Answered({"name": "[/x]", "program.args": "[bold]\\[/] {lr}", "nodes": "[/a]"}))
         for number in range(1, 9):
             await pilot.press(f"alt+{number}")
             await pilot.pause(0.05)

@@ -127,9 +127,9 @@ def test_the_preview_says_what_is_missing_until_it_can_show_the_commands() -> No
     sheet = Sheet(typed(nodes="gpu01,gpu02", program__path=""))
     assert sheet.preview.missing == ("Path: found nothing; allowed: the file, module or command to run",)
     sheet.draft.put("program.path", "train.py")
-    sheet.settle()
+    sheet.judge()
     assert "gpu01 has not answered yet: how many ranks? `slots=8` behind its name would say" in sheet.preview.missing
-    sheet.settle({0: answer(gpus=[A100] * 4), 1: answer("10.0.0.2", [A100] * 2)})
+    sheet.hear({0: answer(gpus=[A100] * 4), 1: answer("10.0.0.2", [A100] * 2)})
     assert sheet.preview.plan is not None
     assert "--nproc_per_node=4" in sheet.preview.text
     assert f"--rdzv_id={sheet.run}" in sheet.preview.text
@@ -138,8 +138,8 @@ def test_the_preview_says_what_is_missing_until_it_can_show_the_commands() -> No
 def test_the_name_of_the_run_follows_the_name_of_the_profile_and_then_stays() -> None:
     sheet = Sheet(typed())
     first = sheet.run
-    sheet.settle()
+    sheet.judge()
     assert sheet.run == first
     sheet.draft.put("name", "other")
-    sheet.settle()
+    sheet.judge()
     assert sheet.run.startswith("other-")

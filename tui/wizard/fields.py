@@ -87,7 +87,7 @@ _ROWS = (
         "script",
     ),
     Field("program.path", "Path", "the file, module, config or command", default="train.py"),
-    Field("program.args", "Arguments", "{lr} {per_device_batch} {run} … are filled in", "words"),
+    Field("program.args", "Arguments", "{lr} {per_device_batch} {run} … filled in", "words"),
     Field("program.workdir", "Working folder", "on the nodes; starts with / or ~/", default="~"),
     Field("program.activate", "Activation", "shell lines that bring up the environment", "block"),
     Field("env", "Environment", "NAME=VALUE, one a line", "env"),

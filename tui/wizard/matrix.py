@@ -39,9 +39,6 @@ Below is what was found where the cursor stands: evidence and remedy."""
         Binding("right,l", "aside(1)", "next node", show=False),
         Binding("n", "next_bad(1)", "next problem", id="matrix.next", show=False),
         Binding("N", "next_bad(-1)", "problem before", id="matrix.previous", show=False),
-        Binding("r", "screen.retry_cell", "retry", id="matrix.retry", show=False),
-        Binding("R", "screen.retry_node", "retry this node", id="matrix.retry-node", show=False),
-        Binding("s", "screen.skip", "skip", id="matrix.skip", show=False),
     ]
     column = reactive(0, repaint=True)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import work
+from textual.binding import Binding
 from textual.content import Content
 from textual.widgets import Static
 
 from engine.errors import RankdeckError
 from engine.hosts import fold
+from tui.wizard.asking import OneNode, PickHosts
 from tui.wizard.fields import FIELDS
 from tui.wizard.node_table import NodeTable
+from tui.wizard.offers import offers
 from tui.wizard.proposals import Proposal
 from tui.wizard.question import Question, questions
 from tui.wizard.step import Step
@@ -20,14 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from textual.app import ComposeResult
+    from textual.binding import BindingType
 
     from engine.preflight import Observation
     from engine.profile import Profile
+    from tui.rows import Rows
 
 
 class NodesStep(Step):
     key = "nodes"
     title = "Which machines?"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("f6", "pick", "pick hosts", id="wizard.pick")]
     keys: ClassVar[tuple[str, ...]] = ("nodes", "state_dir")
 
     @classmethod
@@ -49,6 +56,32 @@ class NodesStep(Step):
         table.settle()
         table.display = table.count() > 0
         self.look()
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        event.stop()
+        self.look()
+
+    @work
+    async def action_pick(self) -> None:
+        """Hosts that are known here, to be added to the list."""
+        picked = await self.app.answer(PickHosts(offers()))
+        if picked:
+            text = self.sheet.draft.get("nodes")
+            gap = "\n" if text and not text.endswith("\n") else ""
+            self.post_message(self.Answered({"nodes": text + gap + "\n".join(picked)}))
+
+    @work
+    async def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        """What differs on the node that was chosen."""
+        draft = self.sheet.draft
+        try:
+            key = draft.node_key(event.index)
+        except RankdeckError:
+            return
+        changed = await self.app.answer(OneNode(key, draft.per_node.get(key, {})))
+        if changed is not None:
+            draft.per_node[key] = changed
+            self.post_message(self.Answered({}))
 
     def look(self) -> None:
         """Show what there is to say of the node under the cursor, in full."""

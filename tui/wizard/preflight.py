@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import work
+from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from engine import profile
+from engine.errors import RankdeckError
 from engine.preflight import CHECKS
-from tui.wizard.matrix import Matrix
+from tui.wizard.draft import Draft
+from tui.wizard.fields import FIELDS
+from tui.wizard.matrix import BAD, Matrix
 from tui.wizard.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from textual.app import ComposeResult
+    from textual.binding import BindingType
     from textual.widget import Widget
 
+    from engine.check import Preflight
     from engine.preflight import Cell, Finding
+    from tui.rows import Rows
     from tui.wizard.checking import Checking
     from tui.wizard.sheet import Sheet
 
@@ -47,10 +56,18 @@ class PreflightStep(Step):
     key = "preflight"
     title = "Is everything in place?"
     previews: ClassVar[bool] = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f6", "fix", "apply the fix", id="preflight.fix"),
+        Binding("f9,s", "skip", "skip this check", id="preflight.skip", show=False),
+        Binding("r", "retry(True)", "retry this check", id="preflight.retry", show=False),
+        Binding("R", "retry(False)", "retry this node", id="preflight.retry-node", show=False),
+    ]
 
     def __init__(self, sheet: Sheet, checking: Checking) -> None:
         super().__init__(sheet)
         self.checking = checking
+        self._shown: Preflight | None = None
+        self._arrived: tuple[int, int] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(id="verdict", classes="title")
@@ -66,10 +83,15 @@ class PreflightStep(Step):
         matrix = self.query_one(Matrix)
         found = checking.preflight
         if found is not None:
-            fresh = not matrix.cells
             matrix.show(found.cells(), tuple(node.host for node in found.profile.nodes))
-            if fresh:
-                matrix.column = min(1, len(matrix.hosts))
+            if found is not self._shown:
+                self._shown = found
+                matrix.go_to(0 if found.profile.nodes else None, next(iter(CHECKS)))
+                self._arrived = (matrix.cursor, matrix.column)
+            if checking.over and self._arrived == (matrix.cursor, matrix.column):
+                # Nobody has moved: what is worst is what they want to see.
+                self._arrived = None
+                self.go_to_worst()
         matrix.display = found is not None
         self.query_one(Detail).display = found is not None
         self.query_one("#verdict", Static).update(self.verdict())
@@ -77,6 +99,16 @@ class PreflightStep(Step):
         why.display = found is None
         why.update(self._why_not())
         self.look()
+
+    def go_to_worst(self) -> None:
+        """Put the cursor on the first error, or else the first warning."""
+        found = self.checking.preflight
+        if found is not None:
+            for severity in BAD:
+                for finding in found.findings:
+                    if finding.severity == severity:
+                        self.query_one(Matrix).go_to(finding.node_rank, finding.check)
+                        return
 
     def look(self) -> None:
         """Show what was found where the cursor stands."""
@@ -88,6 +120,57 @@ class PreflightStep(Step):
             detail.border_subtitle = "n next problem · r retry · s skip"
             detail.border_title = f"{matrix.check} · {host}"
             detail.show(self._told(matrix.check, cell))
+
+    def on_rows_moved(self, event: Rows.Moved) -> None:
+        event.stop()
+        self.look()
+        self.refresh_bindings()
+
+    def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        event.stop()
+        self.query_one(Detail).focus()
+
+    def working(self) -> tuple[object, ...]:
+        return self.fixes()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "retry":
+            return None if self.checking.running else True
+        return action != "fix" or bool(self.fixes())
+
+    def action_retry(self, one: bool) -> None:
+        """Look again at the node under the cursor: for the check there, or for all."""
+        matrix = self.query_one(Matrix)
+        self.post_message(self.Retry(matrix.rank, matrix.check if one else None))
+
+    @work
+    async def action_skip(self) -> None:
+        """Leave a check out after a question, or take it in again."""
+        check, skip = self.query_one(Matrix).check, self.sheet.draft.skip
+        if check in skip:
+            skip.discard(check)
+        elif await self.app.confirm(
+            f"Launch without the check {check}?", "It stays marked as skipped here and in the review.", "Skip it"
+        ):
+            skip.add(check)
+        else:
+            return
+        self.post_message(self.Answered({}, look=True))
+
+    def action_fix(self) -> None:
+        """Change the answers as the finding under the cursor says, and look again."""
+        draft = self.sheet.draft
+        try:
+            # What the fix changes, and nothing else: the rest stays as it was typed.
+            now = Draft.of(self.sheet.profile)
+            mended = Draft.of(profile.override(self.sheet.profile, self.fixes()))
+        except RankdeckError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        if mended.per_node != now.per_node:
+            draft.per_node = mended.per_node
+        changed = {key: mended.get(key) for key in FIELDS if mended.get(key) != now.get(key)}
+        self.post_message(self.Answered(changed, look=True))
 
     def fixes(self) -> tuple[str, ...]:
         """What would mend the cell under the cursor: changes of the profile, as after --set."""

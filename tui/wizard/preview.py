@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.highlight import highlight
 from textual.widgets import Static
 
-from engine import launchers
+from tui.wizard.sheet import render
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -69,11 +69,9 @@ class PreviewPane(VerticalScroll, can_focus=True):
             return
         nodes = preview.plan.nodes
         self._node = min(self._node, len(nodes) - 1)
-        text = preview.text
+        text = preview.text if len(nodes) == 1 else ""
         if len(nodes) > 1:
-            one = msgspec.structs.replace(preview.plan, nodes=(nodes[self._node],))
-            launcher = launchers.find(preview.launcher)
-            text = launcher.render(one, launcher.FORMATS[0])
+            text = render(preview.launcher, msgspec.structs.replace(preview.plan, nodes=(nodes[self._node],)))
         self.border_title = "what runs" if len(nodes) == 1 else f"what runs · node {self._node + 1} of {len(nodes)}"
         self.border_subtitle = "F3 copies" if len(nodes) == 1 else "F4 next node · F3 copies all"
         commands.update(_coloured(text.rstrip("\n")))

@@ -7,11 +7,30 @@ from typing import TYPE_CHECKING
 from tui.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.style import Style
 
     from tui.rows import Piece
+    from tui.wizard.checking import Checking
+    from tui.wizard.sheet import Sheet
+    from tui.wizard.step import Step
+
+
+def marks(steps: Iterable[type[Step]], sheet: Sheet, checking: Checking) -> dict[str, str]:
+    """How every step stands, for the rail."""
+    found: dict[str, str] = dict(sheet.draft.states(sheet.judged))
+    for step in steps:
+        if not step.used(sheet.profile) and found.get(step.key) != "mistakes":
+            found[step.key] = "unused"
+    preflight = checking.preflight
+    if checking.running:
+        found["preflight"] = "running"
+    elif preflight is not None:
+        clean = all(finding.severity != "warning" for finding in preflight.findings)
+        fits = checking.fits(sheet.profile, sheet.draft.skip)
+        found["preflight"] = "mistakes" if preflight.errors else "ok" if fits and clean else "warning"
+    return found
 
 
 class Rail(Rows):

@@ -7,8 +7,9 @@ host name is never dialled, and half an activation line never run.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -18,25 +19,20 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from engine import profile, shelf
 from engine.errors import EXIT_OK, EXIT_PREFLIGHT, RankdeckError
 from engine.session import secret_values
 from tui import terminal
 from tui.wizard import kept
-from tui.wizard.asking import Difference, OneNode, PickHosts
 from tui.wizard.checking import Checking
 from tui.wizard.draft import Draft, step_of
 from tui.wizard.fields import FIELDS
-from tui.wizard.matrix import Matrix
-from tui.wizard.node_table import NodeTable
-from tui.wizard.nodes import NodesStep
-from tui.wizard.offers import offers
-from tui.wizard.preflight import Detail, PreflightStep
+from tui.wizard.preflight import PreflightStep
 from tui.wizard.preview import PreviewPane
 from tui.wizard.prober import Prober
 from tui.wizard.question import Question, questions
-from tui.wizard.rail import Rail
+from tui.wizard.rail import Rail, marks
 from tui.wizard.review import ReviewStep
+from tui.wizard.saving import save
 from tui.wizard.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -56,6 +52,10 @@ SETTLE = 0.15
 """Seconds after the last key until what was typed is judged and shown."""
 NAMED = 0.8
 """Seconds after the last key until a node counts as named, and is looked at."""
+QUIET = 1.5
+"""Seconds without a key until a dialog may open by itself."""
+RUN_THERE = ("program.path", "program.workdir", "program.activate")
+"""What a look at a node makes use of there: never half of it."""
 KEEP = 1.0
 """Seconds until what was typed is on disk."""
 
@@ -73,12 +73,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         Binding("f3", "copy", "copy commands", id="wizard.copy", show=False),
         Binding("f4", "turn", "next node's commands", id="wizard.turn", show=False),
         Binding("f5", "look", "look again", id="wizard.look"),
-        Binding("f6", "pick", "pick hosts", id="wizard.pick"),
-        Binding("f6", "propose", "take proposal", id="wizard.propose"),
-        Binding("f6", "fix", "apply the fix", id="wizard.fix"),
         Binding("f7", "step(-1)", "back", id="wizard.back"),
         Binding("f8,ctrl+n", "step(1)", "next", key_display="f8", id="wizard.next"),
-        Binding("f9", "skip", "skip check", id="wizard.skip", show=False),
         Binding("f10,ctrl+l", "launch", "launch", key_display="f10", id="wizard.launch"),
         Binding("escape", "leave_step", "leave", id="wizard.leave"),
         *(Binding(f"alt+{n}", f"go({n - 1})", f"step {n}", show=False) for n in range(1, 9)),
@@ -107,6 +103,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         self._typed_at = 0.0
         self._launching = False
         self._dirty = False
+        self._working: tuple[object, ...] = ()
+        self._rest = 0.0
 
     def compose(self) -> ComposeResult:
         yield Static(id="masthead")
@@ -126,6 +124,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
             self.notify(self._note, markup=False)
         if self.here in ("review", "preflight"):
             self.action_look()
+        elif not self._note:  # what comes back from a crash may be half a line
+            self._look_at_named()
 
     async def on_unmount(self) -> None:
         if self._dirty:
@@ -142,24 +142,21 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     def settle(self) -> None:
         """Judge what was typed, with what is known of the nodes, and show it."""
-        sheet = self.sheet
-        sheet.settle()
-        known = {**self.prober.observations(sheet.profile), **self.checking.observations(sheet.profile)}
-        if known != sheet.observations:
-            sheet.settle(known)
+        self.sheet.judge()
         self._show()
 
     def _show(self) -> None:
+        """Show the sheet with what is known of the nodes by now."""
         if not self.is_attached or not self.query(f"#step-{self.here}"):
             return
-        sheet = self.sheet
-        preview = self.query_one(PreviewPane)
-        preview.show(sheet.preview)
-        review = self.query(ReviewStep)
-        if review:
-            review.first().armed = self.armed
+        sheet, checking = self.sheet, self.checking
+        sheet.hear({**self.prober.observations(sheet.profile), **checking.observations(sheet.profile)})
+        self.query_one(PreviewPane).show(sheet.preview)
+        for review in self.query(ReviewStep):
+            review.armed = self.armed
         self.step.settle(self._told)
-        self.query_one(Rail).show(self.here, self._marks())
+        self.query_one(Rail).show(self.here, marks(self.steps.values(), sheet, checking))
+        self._show_keys()
         name = sheet.profile.name or "new profile"
         saved = sheet.draft.path or "not saved yet"
         self.query_one("#masthead", Static).update(
@@ -169,22 +166,13 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
                 ("   draft kept" if self._dirty else "", "$secondary"),
             )
         )
-        self.refresh_bindings()
 
-    def _marks(self) -> dict[str, str]:
-        marks: dict[str, str] = dict(self.sheet.draft.states(self.sheet.judged))
-        for key, step in self.steps.items():
-            if not step.used(self.sheet.profile) and marks.get(key) != "mistakes":
-                marks[key] = "unused"
-        checking = self.checking
-        if checking.running:
-            marks["preflight"] = "running"
-        elif checking.preflight is not None:
-            found = checking.preflight
-            fits = checking.fits(self.sheet.profile, self.sheet.draft.skip)
-            warned = any(finding.severity == "warning" for finding in found.findings)
-            marks["preflight"] = "mistakes" if found.errors else "ok" if fits and not warned else "warning"
-        return marks
+    def _show_keys(self) -> None:
+        """Show other keys at the foot where other keys work; drawing them costs more than all the rest."""
+        working = (self.here, self.checking.running, *self.step.working())
+        if working != self._working:
+            self._working = working
+            self.refresh_bindings()
 
     async def _show_step(self, key: str, *, focus: bool = True) -> None:
         form = self.query_one("#form")
@@ -214,6 +202,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     def on_question_changed(self, event: Question.Changed) -> None:
         if self.sheet.draft.put(event.key, event.text):
+            self._typed_at = time.monotonic()
             self._touched()
 
     def _touched(self) -> None:
@@ -226,6 +215,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     def on_question_left(self, event: Question.Left) -> None:
         self._told.add(event.key)
         self.settle()
+        if self._dirty:
+            self._soon("named", SETTLE, self._look_at_named)
 
     def on_question_done(self, event: Question.Done) -> None:
         """Enter: the next question of this step, or the next step after the last."""
@@ -244,7 +235,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
             return
         focused = self.focused
         typing = getattr(focused.parent.parent, "key", "") if focused is not None and focused.parent else ""
-        if step_of(typing or "name") == "program":
+        if typing in RUN_THERE:
             self._soon("named", NAMED, self._look_at_named)
             return
         if "nodes" not in self.sheet.judged.mistakes:
@@ -257,12 +248,18 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
         def told() -> None:
             self._soons.pop("heard", None)
-            self.settle()
+            began = time.monotonic()
+            self._show()
+            # With a thousand nodes a look at all of them takes its time: it is never most of it.
+            self._rest = 4 * (time.monotonic() - began)
             self._after_preflight()
 
-        self._soons["heard"] = self.set_timer(1 / terminal.repaint_rate(os.environ), told)
+        self._soons["heard"] = self.set_timer(max(self._rest, 1 / terminal.repaint_rate(os.environ)), told)
 
     async def _accept(self, unknown: HostKeyUnknown) -> bool:
+        """Show an unknown host key, when no key of what is being typed can be taken for the answer."""
+        while (quiet := time.monotonic() - self._typed_at) < QUIET:
+            await asyncio.sleep(QUIET - quiet)
         return await self.app.accept(unknown)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
@@ -270,17 +267,6 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
         if isinstance(event.rows, Rail):
             self.action_go(event.index)
-        elif isinstance(event.rows, NodeTable):
-            self._edit_node(event.index)
-        elif isinstance(event.rows, Matrix):
-            self.query_one(Detail).focus()
-
-    def on_rows_moved(self, event: Rows.Moved) -> None:
-        if isinstance(event.rows, Matrix):
-            self.query_one(PreflightStep).look()
-            self.refresh_bindings()
-        elif isinstance(event.rows, NodeTable):
-            self.query_one(NodesStep).look()
 
     def action_go(self, index: int) -> None:
         """Show a step by its place."""
@@ -335,22 +321,10 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that do nothing at this step are hidden; those that cannot work now are dimmed."""
-        at = self.here
         match action:
-            case "pick":
-                return at == "nodes"
-            case "propose":
-                return at == "network" and bool(self.sheet.offered())
-            case "fix":
-                steps = self.query(PreflightStep) if at == "preflight" else ()
-                return any(step.fixes() for step in steps)
-            case "skip":
-                return at == "preflight"
-            case "retry_cell" | "retry_node":
-                return None if self.checking.running else at == "preflight"
-            case "launch":
-                return at in ("review", "preflight") and (None if self.app.readonly else True)
-            case "save":
+            case "launch" if self.here not in ("review", "preflight"):
+                return False
+            case "launch" | "save":
                 return None if self.app.readonly else True
             case _:
                 return True
@@ -369,84 +343,27 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         if self.here not in ("preflight", "review"):
             self.prober.again()
             return
-        self.sheet.settle()
+        self.sheet.judge()
         if not self.sheet.judged.mistakes:
             await self.checking.start(self.sheet.profile, self.sheet.draft.skip)
         self.settle()
 
-    def action_retry_cell(self) -> None:
-        """Look again at the node and for the check under the cursor."""
-        matrix = self.query_one(Matrix)
-        self.checking.retry(matrix.rank, matrix.check)
-        self.settle()
-
-    def action_retry_node(self) -> None:
-        self.checking.retry(self.query_one(Matrix).rank)
-        self.settle()
-
-    @work
-    async def action_skip(self) -> None:
-        """Leave a check out, or take it in again, after a question."""
-        check = self.query_one(Matrix).check
-        skip = self.sheet.draft.skip
-        if check in skip:
-            skip.discard(check)
-        elif await self.app.confirm(
-            f"Launch without the check {check}?", "It stays marked as skipped here and in the review.", "Skip it"
-        ):
-            skip.add(check)
-        else:
-            return
-        self._dirty = True
-        self.action_look()
-
-    def action_propose(self) -> None:
-        """Take what the network step proposes."""
-        self._take(self.sheet.offered())
-
-    @work
-    async def action_pick(self) -> None:
-        """Hosts that are known here, to be added to the list."""
-        picked = await self.app.answer(PickHosts(offers()))
-        if picked:
-            text = self.sheet.draft.get("nodes")
-            gap = "\n" if text and not text.endswith("\n") else ""
-            self._take({"nodes": text + gap + "\n".join(picked)})
-
-    def action_fix(self) -> None:
-        """Change the answers as the finding under the cursor says, and look again."""
-        draft = self.sheet.draft
-        try:
-            mended = Draft.of(profile.override(self.sheet.profile, self.query_one(PreflightStep).fixes()))
-        except RankdeckError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
-        draft.per_node = mended.per_node
-        self._take({key: mended.get(key) for key in FIELDS if mended.get(key) != draft.get(key)})
-        self.action_look()
-
-    def _take(self, answers: dict[str, str]) -> None:
+    def on_step_answered(self, event: Step.Answered) -> None:
         """Answers that come from elsewhere than the keyboard."""
         shown = questions(self)
-        for key, text in answers.items():
+        for key, text in event.answers.items():
             self.sheet.draft.put(key, text)
             if key in shown:
                 shown[key].show(text)
         self._touched()
+        if event.look:
+            self.action_look()
         self.settle()
 
-    @work
-    async def _edit_node(self, rank: int) -> None:
-        try:
-            key = self.sheet.draft.node_key(rank)
-        except RankdeckError:
-            return
-        per_node = self.sheet.draft.per_node
-        changed = await self.app.answer(OneNode(key, per_node.get(key, {})))
-        if changed is not None:
-            per_node[key] = changed
-            self._touched()
-            self.settle()
+    def on_step_retry(self, event: Step.Retry) -> None:
+        """Look again at a node, for a check, or both."""
+        self.checking.retry(event.rank, event.check)
+        self.settle()
 
     # ---- keeping and saving ---------------------------------------------------------------------------------------
 
@@ -460,27 +377,9 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     async def action_save(self) -> None:
         """Show what saving changes in the file, and save on a yes."""
         self.settle()
-        sheet, draft = self.sheet, self.sheet.draft
-        if sheet.judged.mistakes:
-            self.notify("there are mistakes; a profile is saved when it is whole (this draft is kept)", markup=False)
-            return
-        path = draft.path or str(shelf.home() / f"{sheet.profile.name}.yaml")
-        try:
-            new = not Path(path).exists()
-            changes = profile.difference(path, sheet.profile)
-            if not changes:
-                self.notify(f"{path} says this already", markup=False)
-            elif await self.app.answer(Difference(path, changes, new=new)):
-                profile.save(path, sheet.profile, seen=draft.seen)
-            else:
-                return
-            kept.forget(draft.path)
-            draft.path, draft.seen, self._dirty = path, profile.fingerprint(path), False
-        except RankdeckError as error:
-            self.notify(str(error), severity="error", timeout=10, markup=False)
-            return
-        self.notify(f"saved as {path}", markup=False)
-        self.settle()
+        if await save(self.app, self.sheet):
+            self._dirty = False
+            self.settle()
 
     # ---- launch ---------------------------------------------------------------------------------------------------
 
@@ -517,10 +416,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     @work(exclusive=True, group="steps")
     async def _show_failures(self) -> None:
         await self._show_step("preflight")
-        found = self.checking.preflight
-        if found is not None and found.errors:
-            first = found.errors[0]
-            self.query_one(Matrix).go_to(first.node_rank, first.check)
+        self.query_one(PreflightStep).go_to_worst()
 
     @work(exclusive=True, group="launch")
     async def _launch(self) -> None:

@@ -40,34 +40,40 @@ class Preview(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """What would run on every node, byte for byte."""
-        launcher = launchers.find(self.launcher)
-        return "" if self.plan is None else launcher.render(self.plan, launcher.FORMATS[0])
+        return "" if self.plan is None else render(self.launcher, self.plan)
+
+
+def render(launcher: str, plan: Plan) -> str:
+    """A plan in the form that its launcher names first."""
+    found = launchers.find(launcher)
+    return found.render(plan, found.FORMATS[0])
 
 
 class Sheet:
-    """The draft and everything that follows from it. `settle` after each change of the draft or of what is known."""
+    """The draft and everything that follows from it: `judge` after each change of the draft, `hear` after news."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self.observations: Mapping[int, Observation | RankdeckError] = {}
         self.run, self._named_for = runs.new_name(""), ""
-        self.judged = draft.judged()
         self.facts: dict[int, NodeFacts] = {}
-        self.preview = Preview()
-        self.settle()
+        self.judge()
 
     @property
     def profile(self) -> Profile:
         return self.judged.profile
 
-    def settle(self, observations: Mapping[int, Observation | RankdeckError] | None = None) -> None:
-        """Read the draft again, with what the nodes have said since."""
-        if observations is not None:
-            self.observations = observations
+    def judge(self) -> None:
+        """Read the draft again."""
         self.judged = self.draft.judged()
         if self.profile.name != self._named_for:
             self.run, self._named_for = runs.new_name(self.profile.name), self.profile.name
-        self.facts = preflight.node_facts(self.profile, self.observations) if self.profile.nodes else {}
+        self.hear(self.observations)
+
+    def hear(self, observations: Mapping[int, Observation | RankdeckError]) -> None:
+        """What the nodes have said so far, by node rank."""
+        self.observations = observations
+        self.facts = preflight.node_facts(self.profile, observations) if self.profile.nodes else {}
         self.preview = self._preview()
 
     def proposals(self) -> dict[str, Proposal]:
