@@ -153,6 +153,16 @@ def test_a_step_is_untouched_until_it_is_seen_and_then_right_or_wrong() -> None:
     assert draft.states(draft.judged())["program"] == "ok"
 
 
+def test_what_no_question_asks_stays_as_it_is() -> None:
+    groups = ["slurm.groups=[{nodes: 2, gpus_per_node: 8}, {nodes: 1, gpus_per_node: 4}]", "slurm.partition=train"]
+    known = override(typed(launcher="slurm").judged().profile, groups)
+    draft = Draft.of(known)
+    draft.put("slurm.partition", "debug")
+    slurm = draft.judged().profile.slurm
+    assert slurm is not None
+    assert (slurm.partition, [group.nodes for group in slurm.groups]) == ("debug", [2, 1])
+
+
 def test_a_profile_that_no_form_can_say_is_not_opened() -> None:
     odd = override(typed().judged().profile, ["nodes[0].host=gpu#1"])
     with pytest.raises(RequestError, match="says something that this form cannot"):

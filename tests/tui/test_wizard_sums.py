@@ -135,6 +135,12 @@ def test_the_preview_says_what_is_missing_until_it_can_show_the_commands() -> No
     assert f"--rdzv_id={sheet.run}" in sheet.preview.text
 
 
+def test_the_preview_of_a_slurm_job_is_its_script() -> None:
+    sheet = Sheet(typed(launcher="slurm", slurm__nodes="2", slurm__gpus_per_node="8"))
+    assert sheet.preview.text.startswith("#!/bin/bash")
+    assert "#SBATCH --nodes=2" in sheet.preview.text
+
+
 def test_the_name_of_the_run_follows_the_name_of_the_profile_and_then_stays() -> None:
     sheet = Sheet(typed())
     first = sheet.run

@@ -45,12 +45,14 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class Draft(msgspec.Struct, kw_only=True):
     """The answers so far, by profile key; `per_node` by host, for what the host list cannot say.
 
+    `rest` is what no question asks, as profile data by key, and stays as it is.
     `path` is the file that it is saved to ("" = none yet) and `seen` that file's fingerprint when it was read.
     `visited` are the steps that the user has seen, `skip` the preflight checks that are left out.
     """
 
     answers: dict[str, str] = {}
     per_node: dict[str, dict[str, str]] = {}
+    rest: dict[str, Any] = {}
     path: str = ""
     seen: str = ""
     visited: set[str] = set()
@@ -67,9 +69,12 @@ class Draft(msgspec.Struct, kw_only=True):
                 value = value.get(name, "") if isinstance(value, dict) else ""
             if key != "nodes" and value != "":
                 draft.answers[key] = _typed(field, value)
+        draft.rest = {
+            f"slurm.{name}": value for name, value in data.get("slurm", {}).items() if f"slurm.{name}" not in FIELDS
+        }
         if known.rendezvous.interface == "":
             draft.answers["rendezvous.interface"] = _NO_INTERFACE
-        if known.slurm is not None and not any(step_of(key) == "slurm" for key in draft.answers):
+        if known.slurm is not None and not any(step_of(key) == "slurm" for key in (*draft.answers, *draft.rest)):
             draft.answers["slurm.nodes"] = str(known.slurm.nodes)
         draft._take_nodes(known.nodes)
         if (again := draft.judged()).mistakes or again.profile != known:
@@ -103,11 +108,9 @@ class Draft(msgspec.Struct, kw_only=True):
             except ValueError as error:
                 own[key] = str(error)
                 continue
-            place = data
-            *outer, name = key.split(".")
-            for part in outer:
-                place = place.setdefault(part, {})
-            place[name] = value
+            _put(data, key, value)
+        for key, value in self.rest.items():
+            _put(data, key, value)
         if data.get("rendezvous", {}).get("interface") == _NO_INTERFACE:
             data["rendezvous"]["interface"] = ""
         if data.get("launcher") == "slurm":
@@ -207,6 +210,13 @@ NODE_LABELS = {name: field.label.lower() for name, field in NODE_FIELDS.items()}
 def step_of(key: str) -> str:
     """The step that asks this question."""
     return STEP_OF[key.partition(".")[0]]
+
+
+def _put(data: dict[str, Any], key: str, value: Any) -> None:
+    *outer, name = key.split(".")
+    for part in outer:
+        data = data.setdefault(part, {})
+    data[name] = value
 
 
 def _node_key(host: str, before: int) -> str:

@@ -218,6 +218,8 @@ class PreflightStep(Step):
 def verdict(checking: Checking, sheet: Sheet, ok: str, wrong: str, warning: str) -> Content:
     """How preflight stands, in one line."""
     found = checking.preflight
+    if checking.failure is not None:
+        return Content.styled(f"{wrong} preflight: {checking.failure.text}", "bold $error")
     if found is None:
         return Content.styled("preflight has not been run", "$secondary")
     count = len(found.profile.nodes)

@@ -69,11 +69,12 @@ class PreviewPane(VerticalScroll, can_focus=True):
             return
         nodes = preview.plan.nodes
         self._node = min(self._node, len(nodes) - 1)
-        text = preview.text if len(nodes) == 1 else ""
-        if len(nodes) > 1:
+        whole = len(nodes) == 1 or bool(preview.plan.texts)
+        text = preview.text if whole else ""
+        if not whole:
             text = render(preview.launcher, msgspec.structs.replace(preview.plan, nodes=(nodes[self._node],)))
-        self.border_title = "what runs" if len(nodes) == 1 else f"what runs · node {self._node + 1} of {len(nodes)}"
-        self.border_subtitle = "F3 copies" if len(nodes) == 1 else "F4 next node · F3 copies all"
+        self.border_title = "what runs" if whole else f"what runs · node {self._node + 1} of {len(nodes)}"
+        self.border_subtitle = "F3 copies" if whole else "F4 next node · F3 copies all"
         commands.update(_coloured(text.rstrip("\n")))
 
 

@@ -11,6 +11,7 @@ from textual.widgets import Button, Static
 from engine import batch
 from engine.errors import RankdeckError
 from engine.hosts import fold
+from engine.launchers import slurm
 from engine.profile import difference
 from tui.wizard.preflight import verdict
 from tui.wizard.step import Step
@@ -60,14 +61,16 @@ class ReviewStep(Step):
         profile, plan = self.sheet.profile, self.sheet.preview.plan
         rows = [("profile", f"{profile.name or '-'}, launched by {profile.launcher}")]
         if profile.launcher == "slurm" and profile.slurm is not None:
-            rows.append(("machines", f"{profile.slurm.nodes} nodes × {profile.slurm.gpus_per_node} GPUs from Slurm"))
+            asked = slurm.groups(profile.slurm)
+            rows.append(("machines", " + ".join(f"{kind.nodes} × {kind.gpus_per_node} GPUs" for kind in asked)))
         elif profile.nodes:
             rows.append(
                 ("nodes", f"{len(profile.nodes):,}: {fold(dict.fromkeys(node.host for node in profile.nodes))[:120]}")
             )
         if plan is not None:
             rows.append(("ranks", str(plan.world_size)))
-            rows.append(("master", f"{plan.master_addr} port {plan.master_port}"))
+            if plan.master_addr:
+                rows.append(("master", f"{plan.master_addr} port {plan.master_port}"))
         program = " ".join((profile.program.path, *profile.program.args))
         rows.append(("program", f"{profile.program.kind}: {program[:160]}"))
         if plan is not None and plan.global_batch is not None:

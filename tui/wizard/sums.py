@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine import batch
+from engine.launchers import slurm
 from engine.plan import NodeFacts, known_ranks, totals
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def sums(profile: Profile, facts: Mapping[int, NodeFacts], observations: Observa
 
 
 def _ranks(profile: Profile, facts: Mapping[int, NodeFacts]) -> tuple[list[str], tuple[int | None, ...]]:
-    if profile.launcher == "slurm" and (slurm := profile.slurm) is not None:
-        return [f"node {i}" for i in range(slurm.nodes)], (max(slurm.gpus_per_node, 1),) * slurm.nodes
+    if profile.launcher == "slurm" and profile.slurm is not None:
+        sizes = [slurm.ranks(group) for group in slurm.groups(profile.slurm) for _ in range(group.nodes)]
+        return [f"node {rank}" for rank in range(len(sizes))], tuple(sizes)
     nodes = profile.nodes
     counts = tuple(known_ranks(node, facts.get(rank, NodeFacts())) for rank, node in enumerate(nodes))
     return [node.host for node in nodes], counts
