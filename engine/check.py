@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from engine.profile import Profile
 
 QUESTIONS: tuple[tuple[str, ...], ...] = (
-    ("system", "addresses", "ports", "jobs"),
+    ("system", "limits", "fabric", "addresses", "ports", "jobs"),
     ("python", "program", "gpus"),
 )
 """The parts of an observation that are asked for together: what a node knows at once, and what takes its shell."""
@@ -160,7 +160,9 @@ class Preflight:
         except RankdeckError as error:
             self.conversations[rank] = error
             raise
-        self.observations[rank] = preflight.Observation(peer=conversation.peer)
+        hello = conversation.hello
+        reach = preflight.Reach(**{name: getattr(hello, name) for name in preflight.Reach.__struct_fields__})
+        self.observations[rank] = preflight.Observation(peer=conversation.peer, reach=reach)
         return conversation
 
     async def _ask(self, rank: int, conversation: Conversation, parts: list[str]) -> None:

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 COMMAND = (
     "exec /bin/sh -c 'for p in python3 /usr/bin/python3 /usr/local/bin/python3; do "
     'command -v "$p" >/dev/null 2>&1 && '
-    'exec "$p" -I -S -c "import sys; i = sys.stdin.buffer; exec(i.read(int(i.readline())))"; '
+    'exec "$p" -I -S -c "import sys, time; began = time.time(); '
+    'i = sys.stdin.buffer; exec(i.read(int(i.readline())))"; '
     "done; echo rankdeck: no python3 >&2; exit 97'"
 )
 """What every login shell (sh, bash, csh, fish) runs for us: constant, so that no data ever becomes shell."""
 
-NOISE_LIMIT = 1 << 20
+NOISE_LIMIT, NOISE_LINES = 1 << 20, 3
 LINE_LIMIT = 16 << 20
 OPEN_TIMEOUT = 45.0
 PING_EVERY = 15.0
@@ -65,7 +66,8 @@ def pack() -> bytes:
 
 class Hello(msgspec.Struct, frozen=True):
     """What a node says of itself when the conversation opens. `clock` = its clock minus ours, in seconds, known to
-    within `clock_error`; `latency` is one round trip, in seconds."""
+    within `clock_error`; `latency` is one round trip, and `shell` what its start-up files took, in seconds; `noise` is
+    the beginning of what they print."""
 
     protocol: int
     host: str
@@ -77,6 +79,8 @@ class Hello(msgspec.Struct, frozen=True):
     latency: float = 0.0
     clock: float = 0.0
     clock_error: float = 0.0
+    shell: float = 0.0
+    noise: str = ""
 
 
 class Sink(Protocol):
@@ -316,11 +320,13 @@ async def _converse(transport: Transport, host: str, state_dir: str) -> Conversa
     try:
         await link.send(b"%d\n" % len(source) + source + json.dumps(header).encode() + b"\n")
         inbox = bytearray()
-        while (answer := await _answer(link, nonce.encode(), inbox, host)).get("need"):
+        noise: list[str] = []
+        while (answer := await _answer(link, nonce.encode(), inbox, host, noise)).get("need"):
             await link.send(program)
         if "error" in answer:
             raise _unfit(host, answer)
-        hello = msgspec.convert({k: clean(v) if isinstance(v, str) else v for k, v in answer.items()}, Hello)
+        about = {k: clean(v) if isinstance(v, str) else v for k, v in answer.items()}
+        hello = msgspec.convert({**about, "noise": "\n".join(noise)}, Hello)
         conversation = Conversation(transport, link, host, hello, bytes(inbox))
         await conversation.measure()
         return conversation
@@ -332,8 +338,8 @@ async def _converse(transport: Transport, host: str, state_dir: str) -> Conversa
         raise
 
 
-async def _answer(link: Link, nonce: bytes, inbox: bytearray, host: str) -> dict[str, Any]:
-    """The next line that begins with the nonce; rc files may print what they like before."""
+async def _answer(link: Link, nonce: bytes, inbox: bytearray, host: str, noise: list[str]) -> dict[str, Any]:
+    """The next line that begins with the nonce; rc files may print before: `noise` gets the beginning of that."""
     seen = 0
     while True:
         while (end := inbox.find(b"\n")) >= 0:
@@ -346,6 +352,8 @@ async def _answer(link: Link, nonce: bytes, inbox: bytearray, host: str) -> dict
                     answer = json.loads(line[at + len(nonce) :])
                     if isinstance(answer, dict):
                         return answer
+            elif len(noise) < NOISE_LINES:
+                noise.append(clean(line.decode("utf-8", "replace"))[:200])
         data = await link.receive()
         seen += len(data)
         if not data:

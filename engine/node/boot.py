@@ -1,8 +1,8 @@
 """First code of ours on a node: it arrives on stdin, finds or receives the program (one zip), and becomes `serve`.
 
 The command that runs it is constant; everything that varies comes as one JSON line on stdin after this source:
-{"nonce", "sha", "size", "state"}. Every line that it prints begins with the nonce, so whatever rc files print is
-told apart. It parses on any python3, so that one that is too old can say so.
+{"nonce", "sha", "size", "state"}; `began` is when this Python began. Every line that it prints begins with the nonce,
+so whatever rc files print is told apart. It parses on any python3, so that one that is too old can say so.
 """
 
 import hashlib
@@ -17,6 +17,18 @@ HEADER = json.loads(sys.stdin.buffer.readline().decode("utf-8"))
 def say(**fields: object) -> None:
     sys.stdout.buffer.write((HEADER["nonce"] + json.dumps(fields) + "\n").encode("utf-8"))
     sys.stdout.buffer.flush()
+
+
+def shell_seconds() -> float:
+    """What the shell took to become Python: its start-up files. 0 where that is not known."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as up:
+            # Becoming another program changes neither the process nor when it began.
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+            age = float(up.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+        return max(0.0, age - (time.time() - float(globals()["began"])))
+    except (OSError, ValueError, IndexError, KeyError):
+        return 0.0
 
 
 def state_root() -> str:
@@ -58,6 +70,7 @@ def program(folder: str) -> str:
 
 
 def boot() -> None:
+    shell = shell_seconds()
     if sys.version_info < (3, 8):
         say(error="python", text="%s is Python %d.%d" % (sys.executable, sys.version_info[0], sys.version_info[1]))
         return
@@ -88,6 +101,7 @@ def boot() -> None:
         user=os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid()),
         boot=boot_id,
         t=time.time(),
+        shell=shell,
     )
     serve.main(root, path)
 

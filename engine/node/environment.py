@@ -97,6 +97,7 @@ out = {
 }
 if cwd is not None: sys.path.insert(0, os.getcwd())
 if ask.get('module'):
+    if ask.get('agent') and ask['module'].split('.')[:2] == ['engine', 'train']: sys.path.insert(0, ask['agent'])
     try:
         found = spec(ask['module'])
         if found and found.submodule_search_locations is not None: found = spec(ask['module'] + '.__main__')
@@ -113,14 +114,18 @@ class Visit:
     `env` is filled by `answer` with the variables that the activation leaves behind (the process's own before).
     """
 
-    def __init__(self, workdir: str, activate: str, module: str = "", seconds: float = SECONDS) -> None:
+    def __init__(
+        self, workdir: str, activate: str, module: str = "", seconds: float = SECONDS, agent: str = ""
+    ) -> None:
+        """`agent` is our own program, which holds the training program that a run may ask for."""
         self.workdir = os.path.expanduser(workdir or "~")
         self.env: Dict[str, str] = dict(os.environ)
         self.cwd = self.workdir
         self.module: Optional[str] = None
         self.module_error = ""
         self._seconds = seconds
-        argv = ["bash", "-c", _BASH, "bash", _as_operand(self.workdir), activate, _LOOK, json.dumps({"module": module})]
+        ask = json.dumps({"module": module, "agent": agent})
+        argv = ["bash", "-c", _BASH, "bash", _as_operand(self.workdir), activate, _LOOK, ask]
         self._command = shell.Command(argv, seconds)
 
     def answer(self) -> Dict[str, Any]:

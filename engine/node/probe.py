@@ -1,7 +1,7 @@
 """What a node is like, in one bounded look: every part answers, and one that fails says so beside the others.
 
-ask     {"program": {"kind", "path"}, "workdir", "activate", "ports": [29500], "free_ports": 3, "seed",
-        "route_to": [NAME], "state": PATH, "seconds": 20, "parts": [NAME] or absent for all}
+ask     {"program": {"kind", "path", "args"}, "workdir", "activate", "ports": [29500], "free_ports": 3, "seed",
+        "route_to": [NAME], "state": PATH, "agent": PATH, "seconds": 20, "parts": [NAME] or absent for all}
 answer  {PART: {…} or {"error": TEXT}}: see `engine.preflight.observation` for the fields
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from engine.node import environment, proc
 
 HASHED = 8 << 20
-PARTS = ("system", "python", "program", "gpus", "addresses", "ports", "jobs")
+PARTS = ("system", "limits", "fabric", "python", "program", "gpus", "addresses", "ports", "jobs")
 
 Json = Dict[str, Any]
 
@@ -26,6 +26,7 @@ def probe(ask: Json) -> Json:
     program = dict(ask.get("program") or {})
     kind, path = str(program.get("kind", "")), str(program.get("path", ""))
     seconds = float(ask.get("seconds", environment.SECONDS))
+    agent = str(ask.get("agent", ""))
     visit: Optional[environment.Visit] = None
     answer: Json = {}
     failure = ""
@@ -33,11 +34,14 @@ def probe(ask: Json) -> Json:
         # Bash and python start while the other parts are looked at here.
         try:
             module = path if kind == "module" else ""
-            visit = environment.Visit(str(ask.get("workdir", "")), str(ask.get("activate", "")), module, seconds)
+            workdir, activate = str(ask.get("workdir", "")), str(ask.get("activate", ""))
+            visit = environment.Visit(workdir, activate, module, seconds, agent)
         except Exception as error:  # what goes wrong in one part is that part's answer
             failure = _words(error)
     own: Dict[str, Callable[[], Json]] = {
         "system": lambda: _system(str(ask.get("state", ""))),
+        "limits": _limits,
+        "fabric": _fabric,
         "addresses": lambda: _addresses(ask),
         "ports": lambda: _ports(ask),
         "jobs": lambda: _jobs(str(ask.get("state", ""))),
@@ -52,7 +56,7 @@ def probe(ask: Json) -> Json:
     python = _guarded(found.answer)
     launched: Dict[str, Callable[[], Json]] = {
         "python": lambda: python,
-        "program": lambda: _program(kind, path, found),
+        "program": lambda: _program(kind, path, [str(arg) for arg in program.get("args") or ()], found, agent),
         "gpus": lambda: _gpus(found.env, seconds),
     }
     for part, look in launched.items():
@@ -111,6 +115,7 @@ def _state(path: str) -> Json:
         answer["free"] = room.f_bavail * room.f_frsize
         # A file system that makes inodes as it goes (btrfs) counts none.
         answer["inodes"] = room.f_favail if room.f_files else None
+        answer["device"] = os.stat(there).st_dev
         if there == path:
             # Permission bits tell nothing about a read-only or full file system, or a quota: a file does.
             name = os.path.join(there, ".rankdeck-%d-%d" % (os.getpid(), time.monotonic_ns()))
@@ -125,12 +130,15 @@ def _state(path: str) -> Json:
     return answer
 
 
-def _program(kind: str, path: str, visit: environment.Visit) -> Json:
-    """{kind, path, exists, is_file, executable, size, sha256, error}: `path` is where it was found.
+def _program(kind: str, path: str, args: List[str], visit: environment.Visit, agent: str) -> Json:
+    """{kind, path, exists, is_file, executable, size, sha256, files, whole, disk, error}: `path` is where it was found.
 
-    sha256 is "" for a file of more than 8 MiB, and for commands, which are nobody's copies.
+    sha256 is "" for a file of more than 8 MiB, and for commands, which are nobody's copies; `files` are the sources
+    beside it (`engine.node.sources`); `disk` is the working folder's.
     """
-    answer: Json = {"kind": kind, "path": "", "exists": False, "is_file": False}
+    from engine.node import sources
+
+    answer: Json = {"kind": kind, "path": "", "exists": False, "is_file": False, "disk": _disk(visit.cwd)}
     answer.update(size=None, sha256="", error="")
     if kind == "module":
         answer["error"] = visit.module_error
@@ -144,6 +152,9 @@ def _program(kind: str, path: str, visit: environment.Visit) -> Json:
     else:
         answer["path"] = os.path.normpath(os.path.join(visit.cwd, os.path.expanduser(path)))
     found = answer["path"]
+    if agent and found.startswith(agent + "/"):  # the training program that travels in ours, the same on every node
+        return dict(answer, exists=True, is_file=True, **sources.look("", args, visit.cwd))
+    answer.update(sources.look(os.path.dirname(found) if kind != "command" else "", args, visit.cwd))
     if not found or not os.path.exists(found):
         return answer
     answer.update(exists=True, is_file=os.path.isfile(found), executable=os.access(found, os.X_OK))
@@ -156,10 +167,32 @@ def _program(kind: str, path: str, visit: environment.Visit) -> Json:
     return answer
 
 
+def _disk(path: str) -> Json:
+    """{path, free [bytes], inodes, device}: of the file system that a folder is on."""
+    try:
+        room = os.statvfs(path)
+        inodes = room.f_favail if room.f_files else None
+        return {"path": path, "free": room.f_bavail * room.f_frsize, "inodes": inodes, "device": os.stat(path).st_dev}
+    except OSError:
+        return {"path": path}
+
+
 def _gpus(env: Dict[str, str], seconds: float) -> Json:
     from engine.node import gpus
 
     return gpus.look(env, seconds)
+
+
+def _limits() -> Json:
+    from engine.node import limits
+
+    return limits.look()
+
+
+def _fabric() -> Json:
+    from engine.node import fabric
+
+    return fabric.look()
 
 
 def _addresses(ask: Json) -> Json:

@@ -218,7 +218,7 @@ class Serve:
     def _probe(self, request: Json) -> Json:
         from engine.node import probe
 
-        answer: Json = probe.probe(dict(request["ask"], state=self.state))
+        answer: Json = probe.probe(dict(request["ask"], state=self.state, agent=self.program))
         return answer
 
     def _sample(self, request: Json) -> Json:

@@ -10,10 +10,10 @@ from pkgutil import iter_modules
 from engine.preflight.facts import ask, master_name, node_facts
 from engine.preflight.findings import CHECKS, Check, Finding, Observations, Seen, Severity, check, judge, known_checks
 from engine.preflight.matrix import Cell, matrix
-from engine.preflight.observation import Observation, read
+from engine.preflight.observation import Observation, Reach, read
 
 # The order of a launch, which is the order in which the findings are worth reading; a new module comes after these.
-_ORDER = ("reach", "program", "devices", "ports", "addresses", "mesh", "jobs")
+_ORDER = ("reach", "program", "devices", "ports", "addresses", "mesh", "fabric", "limits", "batch", "jobs")
 _found = [module.name for module in iter_modules(__path__)]
 for _name in sorted(_found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
     import_module(f"{__name__}.{_name}")
@@ -25,6 +25,7 @@ __all__ = [
     "Finding",
     "Observation",
     "Observations",
+    "Reach",
     "Seen",
     "Severity",
     "ask",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.hosts import is_address
+from engine.preflight import networks, pairs
 from engine.preflight.facts import holder, master_name, node_facts
-from engine.preflight.findings import Note, Seen, check, error, info, warning
+from engine.preflight.findings import Note, Seen, check, differing, error, info, ranks_text, warning
 from engine.text import clean
 
 if TYPE_CHECKING:
@@ -35,6 +37,90 @@ def loopback(seen: Seen) -> Iterator[Note]:
             yield warning(rank, text, fix=["rendezvous.interface=auto"], remedy="or mend /etc/hosts there")
 
 
+@check("addresses.interface", needs=("addresses",), across=True)
+def interface(seen: Seen) -> Iterator[Note]:
+    """NCCL and gloo use the interface that leads to the other nodes, on every node by its own name."""
+    if seen.one_machine():
+        return
+    wanted = seen.profile.rendezvous.interface
+    facts = node_facts(seen.profile, seen.observations)
+    found = {rank: facts[rank].interface for rank, _, _ in seen.nodes() if facts[rank].interface}
+    if wanted == "auto":
+        for rank, _, _ in seen.nodes():
+            if rank not in found and facts[rank].addr and not _loops(facts[rank].addr):
+                text = "no interface of this node is known to lead to the others: NCCL and gloo will choose one"
+                yield warning(rank, text, remedy=f"--set 'nodes[{rank}].addr=ADDRESS' names it by its address")
+        if groups := differing(found):
+            named = [f"{name} on {ranks_text(ranks)}" for name, ranks in groups.items()]
+            yield info(None, f"NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME are set by node: {', '.join(named)}")
+        return
+    for rank, _, observed in seen.nodes():
+        names = {i.name for i in observed.addresses.interfaces}
+        if wanted and names and not any(_matches(name, wanted) for name in names):
+            yield error(
+                rank,
+                f"there is no interface {wanted} on this node",
+                evidence=[f"there are: {', '.join(sorted(names))}"],
+                fix=["rendezvous.interface=auto"],
+                remedy="sets each node's own",
+            )
+    yield from _left_to_chance(seen, found)
+
+
+def _left_to_chance(seen: Seen, found: dict[int, str]) -> Iterator[Note]:
+    """Nothing is set: bridges of containers, with one address on all nodes, are what NCCL and gloo then trip over."""
+    if seen.profile.rendezvous.interface or {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"} & set(seen.profile.env):
+        return
+    holders: dict[str, list[int]] = {}
+    names: dict[str, str] = {}
+    for rank, _, observed in seen.nodes():
+        for each in observed.addresses.interfaces:
+            for ip in each.ipv4 if not each.loopback else ():
+                holders.setdefault(ip, []).append(rank)
+                names[ip] = each.name
+    twins = {ip: ranks for ip, ranks in holders.items() if len(ranks) > 1 and not _one_host(seen, ranks)}
+    if twins:
+        listed = [f"{ip} ({names[ip]}): {ranks_text(ranks)}" for ip, ranks in twins.items()]
+        yield warning(
+            None,
+            "several nodes have the same address, and no interface is chosen: ranks may look for each other there",
+            evidence=[*listed[:8], *(f"node {rank}: {name} leads to the others" for rank, name in found.items())][:16],
+            fix=["rendezvous.interface=auto"],
+        )
+
+
+@check("addresses.unique", needs=("addresses", "system"), across=True)
+def unique(seen: Seen) -> Iterator[Note]:
+    """Every node has a training address of its own."""
+    found: dict[str, list[int]] = {}
+    for rank, ip in pairs.addresses(seen.profile, seen.observations).items():
+        if seen.node(rank) is not None and not _loops(ip):
+            found.setdefault(ip, []).append(rank)
+    for ip, ranks in found.items():
+        if len(ranks) > 1 and not _one_host(seen, ranks):
+            fix = networks.move(seen.profile, seen.observations, [ip])
+            yield error(
+                None,
+                f"{ranks_text(ranks)} have the same training address {ip}: each would find itself there",
+                fix=fix,
+                remedy="" if fix else f"give each its own: --set 'nodes[{ranks[0]}].addr=ADDRESS'",
+            )
+
+
+def _one_host(seen: Seen, ranks: list[int]) -> bool:
+    """Whether these nodes of the profile are one machine, listed more than once."""
+    boots = {observed.system.boot for rank, _, observed in seen.nodes() if rank in ranks}
+    return len(boots) == 1 and "" not in boots
+
+
+def _matches(name: str, wanted: str) -> bool:
+    """As NCCL reads NCCL_SOCKET_IFNAME: beginnings of names, =NAME for a whole one, ^NAME for all others."""
+    if wanted.startswith("^"):
+        return not any(name.startswith(word) for word in wanted[1:].split(","))
+    words = wanted.split(",")
+    return any(name == word[1:] if word.startswith("=") else name.startswith(word) for word in words if word)
+
+
 @check("addresses.master", needs=("addresses",), across=True)
 def master(seen: Seen) -> Iterator[Note]:
     """The master address is node 0's own, and every node means the same by it."""
@@ -47,6 +133,8 @@ def master(seen: Seen) -> Iterator[Note]:
     key = "rendezvous.master_addr" if profile.rendezvous.master_addr else "nodes[0].addr"
     first = next((o for rank, _, o in seen.nodes() if rank == 0), None)
     wanted: set[str] = set()
+    offered = _offer(first) if first is not None else ""
+    numbers = [f"{key}={offered}"] if offered and not is_address(chosen) else []
     if first is not None and (route := _route(first, chosen)) is not None:
         wanted = set(route.ips)
         yield from _judge_first(seen, first, chosen, key, route)
@@ -58,20 +146,24 @@ def master(seen: Seen) -> Iterator[Note]:
             yield error(
                 rank,
                 f"cannot resolve the master address {chosen}: {clean(route.error)}",
-                remedy=f"give an address in numbers: --set {key}=ADDRESS",
+                fix=numbers,
+                remedy="" if numbers else f"give an address in numbers: --set '{key}=ADDRESS'",
             )
         elif wanted and not wanted & set(route.ips) and not _loops(next(iter(wanted))):
             yield error(
                 rank,
                 f"the master address {chosen} means something else here",
                 evidence=[f"node 0: {', '.join(sorted(wanted))}", f"here: {', '.join(route.ips)}"],
-                remedy=f"give an address in numbers: --set {key}=ADDRESS",
+                fix=numbers,
+                remedy="" if numbers else f"give an address in numbers: --set '{key}=ADDRESS'",
             )
         elif not route.source:
+            fix = networks.move(profile, seen.observations, route.ips)
             yield error(
                 rank,
                 f"there is no way to the master address {chosen}: {clean(route.error)}",
-                remedy=f"give an address that every node can reach: --set {key}=ADDRESS",
+                fix=fix,
+                remedy="" if fix else f"give an address that every node can reach: --set '{key}=ADDRESS'",
             )
 
 
@@ -92,6 +184,13 @@ def _judge_first(seen: Seen, first: Observation, chosen: str, key: str, route: R
             fix=[f"{key}={offer}"],
             remedy="if a gateway really forwards it, --skip addresses.master",
         )
+
+
+def _offer(first: Observation) -> str:
+    """An address of node 0: where we reach it, or else one that is no bridge's."""
+    outside = [i for i in first.addresses.interfaces if not i.loopback]
+    own = [ip for i in sorted(outside, key=lambda i: i.bridge) for ip in i.ipv4]
+    return first.peer if first.peer in own else next(iter(own), "")
 
 
 def _found_by_itself(seen: Seen) -> Iterator[Note]:

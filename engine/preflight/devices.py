@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.preflight.findings import Note, Seen, check, error, info, ranks_text, warning
+from engine.preflight.findings import Note, Seen, check, differing, error, info, ranks_text, warning
 from engine.text import clean_lines
 
 if TYPE_CHECKING:
@@ -96,6 +96,67 @@ def _shared(looked: list[tuple[int, Node, Observation]]) -> Iterator[Note]:
         )
 
 
+@check("devices.same", needs=("gpus",), across=True)
+def same(seen: Seen) -> Iterator[Note]:
+    """All GPUs are of one kind, with one driver, and no node lacks some that others have."""
+    used = {rank: _taken(node, observed) for rank, node, observed in seen.nodes() if not observed.gpus.error}
+    named = {rank: gpus for rank, gpus in used.items() if gpus and all(gpu.name for gpu in gpus)}
+    kinds = {rank: ", ".join(sorted({_kind(gpu) for gpu in gpus})) for rank, gpus in named.items()}
+    if groups := differing(kinds):
+        yield warning(
+            None,
+            "the nodes have different GPUs: every step waits for the slowest, and the smallest memory bounds the batch",
+            evidence=[f"{kind}: {ranks_text(ranks)}" for kind, ranks in groups.items()],
+            remedy="use nodes of one kind, or give the weaker ones fewer samples",
+        )
+    drivers = {rank: gpus[0].driver for rank, gpus in used.items() if gpus and gpus[0].driver}
+    if groups := differing(drivers):
+        yield warning(
+            None,
+            f"the NVIDIA driver is not the same on every node: {', '.join(groups)}",
+            evidence=[f"driver {version}: {ranks_text(ranks)}" for version, ranks in groups.items()],
+            remedy="NCCL is tested with one driver on all nodes: install the same",
+        )
+    counts = {rank: str(len(gpus)) for rank, gpus in used.items() if gpus and seen.profile.nodes[rank].gpus == "auto"}
+    if groups := differing(counts):
+        most, *others = groups
+        for count in others:
+            for rank in groups[count]:
+                yield warning(
+                    rank,
+                    f"{count} GPUs here, {most} on {ranks_text(groups[most])}",
+                    remedy="see whether one is missing: nvidia-smi -L; lspci | grep -i nvidia",
+                )
+
+
+def _kind(gpu: Gpu) -> str:
+    return gpu.name + ("" if gpu.total is None else f" {round(gpu.total / 1024)} GiB")
+
+
+@check("devices.health", needs=("gpus",))
+def health(seen: Seen) -> Iterator[Note]:
+    """No GPU complains of its memory, and the driver has reported no errors lately."""
+    for rank, node, observed in seen.nodes():
+        gpus = observed.gpus
+        for gpu in _taken(node, observed):
+            if gpu.trouble:
+                text = f"GPU {gpu.index}: {gpu.trouble}"
+                yield warning(rank, text, remedy="drain the node and reset the GPU: sudo nvidia-smi --gpu-reset -i N")
+        if gpus.gpus and gpus.cards > len(gpus.gpus):
+            yield warning(
+                rank,
+                f"the machine has {gpus.cards} NVIDIA cards, and nvidia-smi shows {len(gpus.gpus)}",
+                remedy="one has fallen off the bus: sudo dmesg | grep -i xid, then reboot the node",
+            )
+        if gpus.xids:
+            yield warning(
+                rank,
+                f"the driver has reported {len(gpus.xids)} errors within a day",
+                evidence=gpus.xids,
+                remedy="NVIDIA's list of XID errors says what they mean; after 48, 63, 79 or 94 the GPU needs a reset",
+            )
+
+
 @check("devices.busy", needs=("gpus",))
 def busy(seen: Seen) -> Iterator[Note]:
     """Nobody else uses the GPUs."""
@@ -120,13 +181,14 @@ def _taken(node: Node, observed: Observation) -> tuple[Gpu, ...]:
     """The GPUs that the ranks of a node would use."""
     if node.devices:
         return tuple(gpu for gpu in observed.gpus.gpus if gpu.index in node.devices)
-    return observed.gpus.usable[: _ranks(node, observed)]
+    return observed.gpus.usable[: ranks_of(node, observed)]
 
 
-def _ranks(node: Node, observed: Observation) -> int:
+def ranks_of(node: Node, observed: Observation) -> int:
+    """How many ranks a node would run."""
     if node.devices:
         return len(node.devices)
-    return len(observed.gpus.usable) if node.gpus == "auto" else node.gpus
+    return max(1, len(observed.gpus.usable)) if node.gpus == "auto" else node.gpus
 
 
 def _indices(gpus: tuple[Gpu, ...]) -> str:

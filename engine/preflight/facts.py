@@ -40,7 +40,7 @@ def ask(
     known = [master_name(profile), *route_to]
     return {
         **({} if parts is None else {"parts": list(parts)}),
-        "program": {"kind": profile.program.kind, "path": profile.program.path},
+        "program": {"kind": profile.program.kind, "path": profile.program.path, "args": list(profile.program.args)},
         "workdir": node.workdir or profile.program.workdir,
         "activate": node.activate or profile.program.activate,
         "ports": [port] if isinstance(port, int) and node_rank == 0 else [],

@@ -9,7 +9,7 @@ from engine.preflight.facts import NO_ADDRESS
 from engine.preflight.findings import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from engine.preflight.findings import Observations
     from engine.preflight.observation import Observation
@@ -45,13 +45,18 @@ def move(profile: Profile, observations: Observations, away_from: Iterable[str])
     bad = set(away_from)
     for ips in shared(profile, observations).values():
         if bad.isdisjoint(ips.values()):
-            settings = [f"nodes[{rank}].addr={ip}" for rank, ip in sorted(ips.items())]
-            if profile.rendezvous.master_addr:
-                settings.append(f"rendezvous.master_addr={ips[0]}")
-            if profile.rendezvous.interface != "auto":
-                settings.append("rendezvous.interface=auto")
-            return settings
+            return settings(profile, ips)
     return []
+
+
+def settings(profile: Profile, ips: Mapping[int, str]) -> list[str]:
+    """What to set in the profile so that the nodes meet at these addresses."""
+    made = [f"nodes[{rank}].addr={ip}" for rank, ip in sorted(ips.items())]
+    if profile.rendezvous.master_addr:
+        made.append(f"rendezvous.master_addr={ips[0]}")
+    if profile.rendezvous.interface != "auto":
+        made.append("rendezvous.interface=auto")
+    return made
 
 
 def network_of(ip: str, prefix: int) -> str:

@@ -25,14 +25,31 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Words = Annotated[tuple[str, ...], Meta(max_length=1024)]
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The state folder; `free` in bytes, None where it cannot be told."""
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """The conversation; filled by the caller. In seconds: `latency` is a round trip, `clock` the node's clock minus
+    ours, known to within `clock_error`, `shell` what its start-up files take; `noise` is what they print."""
+
+    latency: float = 0.0
+    clock: float = 0.0
+    clock_error: float = 0.0
+    shell: float = 0.0
+    noise: str = ""
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system that a folder is on; `free` in bytes, None where it cannot be told."""
 
     path: str = ""
-    writable: bool = False
-    error: str = ""
     free: Count | None = None
     inodes: Count | None = None
+    device: int = 0
+
+
+class State(Disk, frozen=True, kw_only=True):
+    """The state folder."""
+
+    writable: bool = False
+    error: str = ""
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +68,55 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     memory: Count = 0
     time: float = 0.0
     state: State = State()
+
+
+class Shm(msgspec.Struct, frozen=True, kw_only=True):
+    """/dev/shm in bytes; None where there is none."""
+
+    total: Count | None = None
+    free: Count | None = None
+
+
+class Cgroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The narrowest limits of the session's control groups: memory in bytes; None for no limit."""
+
+    memory: Count | None = None
+    pids: Count | None = None
+    cpus: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job may use; `memlock` in bytes, None for no limit. See `engine.node.limits`."""
+
+    error: str = ""
+    memlock: Count | None = None
+    nofile: Count | None = None
+    nofile_hard: Count | None = None
+    shm: Shm = Shm()
+    cgroup: Cgroup = Cgroup()
+    session: bool = False
+    kill_user_processes: bool = False
+    linger: bool = False
+
+
+class FabricPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of an InfiniBand or RoCE device; `rate` in Gbit/s."""
+
+    device: str
+    port: Count = 0
+    state: str = ""
+    rate: float | None = None
+    layer: str = ""
+    interfaces: Words = ()
+
+
+class Fabric(msgspec.Struct, frozen=True, kw_only=True):
+    error: str = ""
+    ports: Annotated[tuple[FabricPort, ...], Meta(max_length=1024)] = ()
+
+    @property
+    def active(self) -> tuple[FabricPort, ...]:
+        return tuple(port for port in self.ports if port.state == "ACTIVE")
 
 
 class Python(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +148,11 @@ class Python(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The entry script, config, module or command; `sha256` is "" where it is not compared."""
+    """The entry script, config, module or command; `sha256` is "" where it is not compared.
+
+    `files` are sums of the sources beside it and of the files among its arguments, `whole` says that none is left out;
+    `disk` is that of the working folder.
+    """
 
     error: str = ""
     kind: str = ""
@@ -91,6 +161,9 @@ class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
     is_file: bool = False
     size: Count | None = None
     sha256: str = ""
+    files: Annotated[dict[str, str], Meta(max_length=1024)] = {}
+    whole: bool = True
+    disk: Disk = Disk()
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +184,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU; memory in MiB."""
+    """One GPU; memory in MiB; `trouble` is what its own counters complain of, in words."""
 
     index: Count
     uuid: str = ""
@@ -119,6 +192,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     total: Count | None = None
     used: Count | None = None
     driver: str = ""
+    trouble: str = ""
 
 
 class GpuProcess(Process, frozen=True, kw_only=True):
@@ -129,12 +203,14 @@ class GpuProcess(Process, frozen=True, kw_only=True):
 
 
 class Gpus(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPUs; `cards` counts NVIDIA controllers on the PCI bus, `visible` is CUDA_VISIBLE_DEVICES of the launch."""
+    """The GPUs; `cards` counts NVIDIA controllers on the PCI bus, `visible` is CUDA_VISIBLE_DEVICES of the launch, and
+    `xids` are the driver's errors in the kernel's log."""
 
     error: str = ""
     tool: str = ""
     cards: Count = 0
     visible: str | None = None
+    xids: Words = ()
     gpus: Annotated[tuple[Gpu, ...], Meta(max_length=256)] = ()
     processes: Annotated[tuple[GpuProcess, ...], Meta(max_length=4096)] = ()
 
@@ -244,7 +320,10 @@ class Mesh(msgspec.Struct, frozen=True, kw_only=True):
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One node; `peer` is the address that the connection to it goes to ("" for this machine), filled by the caller."""
 
+    reach: Reach = Reach()
     system: System = System()
+    limits: Limits = Limits()
+    fabric: Fabric = Fabric()
     python: Python = Python()
     program: ProgramFile = ProgramFile()
     gpus: Gpus = Gpus()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from engine.preflight.findings import Note, Seen, check, differing, error, ranks_text, warning
@@ -75,15 +76,36 @@ _NOUNS = {"script": "the script", "module": "the module", "xtuner": "the config"
 
 @check("program.same", needs=("program",), across=True)
 def same(seen: Seen) -> Iterator[Note]:
-    """Every node has the same bytes of the program's entry file."""
-    sums = {rank: o.program.sha256 for rank, _, o in seen.nodes() if o.program.sha256}
-    groups = differing(sums)
-    if groups:
+    """Every node has the same program: the entry file, the sources beside it, and the files among its arguments."""
+    entry = {rank: o.program.sha256 for rank, _, o in seen.nodes() if o.program.sha256}
+    own = PurePosixPath(seen.profile.program.path).name
+    trees = {rank: o.program for rank, _, o in seen.nodes() if o.program.files}
+    names = sorted({name for found in trees.values() for name in found.files})
+    other: dict[str, dict[str, list[int]]] = {}
+    for name in names:
+        sums = {rank: p.files.get(name, "") for rank, p in trees.items() if name in p.files or p.whole}
+        if (groups := differing(sums)) and not (name == own and differing(entry)):
+            other[name] = groups
+    if groups := differing(entry):
         yield error(
             None,
             f"{seen.profile.program.path} is not the same file on every node",
             evidence=[f"sha256 {value[:12]}: {ranks_text(ranks)}" for value, ranks in groups.items()],
             remedy="copy one version to every node, or launch as it is: --skip program.same",
+        )
+    if other:
+        listed = [
+            f"{name}: " + "; ".join(f"{value or 'missing'}: {ranks_text(ranks)}" for value, ranks in groups.items())
+            for name, groups in other.items()
+        ]
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        # What is missing may not be needed, and a file that is no code may be a node's own.
+        sure = any(name.endswith(".py") or name in seen.profile.program.args for name in other if "" not in other[name])
+        yield (error if sure else warning)(
+            None,
+            f"not the same on every node: {next(iter(other))}{more}",
+            evidence=listed[:8],
+            remedy="copy one version to every node (rsync -a), or launch as it is: --skip program.same",
         )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 from engine import errors
-from engine.preflight.findings import Note, Seen, check, error, warning
+from engine.preflight.findings import Note, Seen, check, error, info, warning
 from engine.text import clean, clean_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOM = 64 << 20
+ROOM, WORKDIR_ROOM = 64 << 20, 1 << 30
 INODES = 1000
+SLOW_SHELL = 2.0
+SKEW, SKEW_C10D = 2.0, 10.0
+"""Seconds: torch's dynamic_rendezvous.py takes a node for dead after 3 × 5 s by the clocks of both."""
 
 _REMEDIES: dict[type[errors.RankdeckError], str] = {
     errors.Unreachable: "see that this works here: ssh {target} true",
@@ -35,6 +39,42 @@ def ssh(seen: Seen) -> Iterator[Note]:
         elif isinstance(found, errors.RankdeckError) and not isinstance(found, errors.NoPython):
             remedy = clean(found.remedy) or _remedy(type(found), seen, rank)
             yield error(rank, clean(found.text) or f"{node.host} does not answer", remedy=remedy)
+
+
+@check("reach.shell", needs=("reach",))
+def shell(seen: Seen) -> Iterator[Note]:
+    """The shell's start-up files are quick and quiet."""
+    for rank, node, observed in seen.nodes():
+        about, see = observed.reach, f"see what its start-up files do: time ssh {node.host} true"
+        if about.shell > SLOW_SHELL:
+            text = f"the shell takes {about.shell:.1f} s to start: every command over ssh waits for it"
+            remedy = f"{see}; conda init is a usual cause"
+            yield warning(rank, text, evidence=clean_lines(about.noise, 3), remedy=remedy)
+        elif about.noise:
+            text = "its start-up files print where nobody reads: it does not matter here, and breaks scp and rsync"
+            yield info(rank, text, evidence=clean_lines(about.noise, 3), remedy=see)
+
+
+@check("reach.clock", needs=("reach",), across=True)
+def clock(seen: Seen) -> Iterator[Note]:
+    """The clocks of the nodes agree."""
+    known = {rank: observed.reach for rank, _, observed in seen.nodes() if not seen.one_machine()}
+    if len(known) < 2:
+        return
+    # Of two nodes nobody can tell which one is wrong: our own clock is the third.
+    offsets = [reach.clock for reach in known.values()]
+    middle = statistics.median(offsets if len(offsets) > 2 else [*offsets, 0.0])
+    c10d = seen.profile.rendezvous.backend == "c10d"
+    for rank, reach in known.items():
+        off = reach.clock - middle
+        sure = abs(off) - reach.clock_error
+        if sure <= SKEW:
+            continue
+        way = "ahead of" if off > 0 else "behind"
+        text = f"its clock is {abs(off):.1f} s {way} the others (known to {reach.clock_error:.2f} s)"
+        why = "; c10d gives up nodes whose clock differs" if c10d else "; its log lines cannot be compared with others'"
+        note = error if c10d and sure > SKEW_C10D else warning
+        yield note(rank, text + why, remedy="on that node: sudo chronyc makestep || sudo timedatectl set-ntp true")
 
 
 @check("node.python", needs=("system",))
@@ -71,14 +111,28 @@ def state(seen: Seen) -> Iterator[Note]:
             yield error(rank, f"{about.inodes} inodes free at {about.path}; {INODES} is the least", remedy=remedy)
 
 
-@check("node.probe", needs=("system", "addresses", "ports", "jobs"))
+@check("node.workdir", needs=("system", "program"))
+def workdir(seen: Seen) -> Iterator[Note]:
+    """The working folder has room for checkpoints."""
+    for rank, _, observed in seen.nodes():
+        disk, state = observed.program.disk, observed.system.state
+        if state.free is not None and disk.device == state.device and state.free < ROOM:
+            continue  # the same disk, told already
+        if disk.free is not None and disk.free < WORKDIR_ROOM:
+            text = f"{disk.free >> 20} MiB free in the working folder {disk.path}"
+            yield warning(rank, text, remedy=f"checkpoints may not fit: df -h {disk.path}")
+        elif disk.inodes is not None and disk.inodes < INODES:
+            text = f"{disk.inodes} inodes free in the working folder {disk.path}"
+            yield warning(rank, text, remedy=f"df -i {disk.path}; many small files are the usual cause")
+
+
+@check("node.probe", needs=("system", "limits", "fabric", "addresses", "ports", "jobs", "mesh"))
 def probe(seen: Seen) -> Iterator[Note]:
     """Every part of the look at the node came back."""
     for rank, _, o in seen.nodes():
         # The environment and the GPUs have checks of their own that report it.
-        parts = {"system": o.system.error, "addresses": o.addresses.error, "ports": o.ports.error, "jobs": o.jobs.error}
-        for name, failure in parts.items():
-            if failure:
+        for name in ("system", "limits", "fabric", "addresses", "ports", "jobs", "mesh"):
+            if failure := getattr(o, name).error:
                 text = f"the node could not look at its {name}, so what depends on it is not checked"
                 yield warning(rank, text, evidence=clean_lines(failure, 5))
 

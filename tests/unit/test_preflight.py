@@ -201,14 +201,14 @@ def test_the_facts_of_a_healthy_cluster_fill_in_a_plan() -> None:
     facts = node_facts(profile_of(case), observations_of(case))
     plan = make_plan(profile_of(case), "lab-1", facts)
     assert (plan.master_addr, plan.master_port, plan.world_size) == ("10.0.0.11", 61027, 4)
-    assert [fact.interface for fact in facts.values()] == ["eno1", "eno2"]
+    assert [fact.interface for fact in facts.values()] == ["eno1", "eno1"]
     assert facts[0].torchrun_flags == {"--nnodes", "--redirects", "--log_dir"}
     assert facts[1].cpu_count == 64
 
 
 def test_the_interface_is_the_one_on_the_way_to_the_master() -> None:
     way = {"to": "10.9.0.1", "ips": ["10.9.0.1"], "source": "10.9.0.2", "interface": "ib0"}
-    interfaces = [{"name": "eno2", "ipv4": ["10.0.0.12"]}, {"name": "ib0", "ipv4": ["10.9.0.2"]}]
+    interfaces = [{"name": "eno1", "ipv4": ["10.0.0.12"]}, {"name": "ib0", "ipv4": ["10.9.0.2"]}]
     case = {
         "profile": {"rendezvous": {"master_addr": "10.9.0.1"}},
         "nodes": {1: {"addresses": {"routes": [way], "interfaces": interfaces}}},

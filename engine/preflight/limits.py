@@ -1,0 +1,99 @@
+"""What a job may use on a node: locked memory, open files, shared memory, control groups; and what ends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.preflight.devices import ranks_of
+from engine.preflight.findings import Note, Seen, check, error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GIB = 1 << 30
+SHM_LEAST, SHM_ENOUGH = 64 << 20, GIB
+"""Docker gives a container 64 MiB of /dev/shm; NCCL takes 10 MiB a pair of ranks, a DataLoader what a batch needs."""
+MEMLOCK_LEAST = 64 << 20
+MEMORY_A_RANK = 4 * GIB
+FILES = 1024
+
+
+@check("limits.memlock", needs=("limits", "fabric"))
+def memlock(seen: Seen) -> Iterator[Note]:
+    """InfiniBand and RoCE may lock the memory that they need."""
+    for rank, node, observed in seen.nodes():
+        limit = observed.limits.memlock
+        if limit is None or not observed.fabric.active or "NCCL_IB_DISABLE" in seen.profile.env:
+            continue
+        note = error if limit < MEMLOCK_LEAST else warning
+        yield note(
+            rank,
+            f"only {limit >> 10} kB of memory may be locked (ulimit -l): RDMA needs all of its buffers locked",
+            remedy=f"on {node.host}: echo '* - memlock unlimited' | sudo tee /etc/security/limits.d/rdma.conf, log in"
+            " anew; where sshd itself is limited: sudo systemctl edit ssh, LimitMEMLOCK=infinity",
+        )
+
+
+@check("limits.files", needs=("limits",))
+def files(seen: Seen) -> Iterator[Note]:
+    """Every rank may open enough files and connections."""
+    world = sum(ranks_of(node, observed) for _, node, observed in seen.nodes())
+    need = max(FILES, 256 + 8 * world)
+    for rank, node, observed in seen.nodes():
+        soft, hard = observed.limits.nofile, observed.limits.nofile_hard
+        if soft is None or soft >= need:
+            continue
+        text = f"{soft} files may be open (ulimit -n): {world} ranks, each connected to every other, need about {need}"
+        if hard is None or hard >= need:
+            line = node.activate or seen.profile.program.activate
+            raised = f"ulimit -n {need}" + (f" && {line}" if line else "")
+            yield warning(rank, text, fix=[f"nodes[{rank}].activate={raised}"])
+        else:
+            line = "echo '* - nofile 65536' | sudo tee /etc/security/limits.d/nofile.conf"
+            yield warning(rank, text, remedy=f"on {node.host}: {line}, log in anew")
+
+
+@check("limits.shm", needs=("limits",))
+def shm(seen: Seen) -> Iterator[Note]:
+    """/dev/shm has room for NCCL and data loaders."""
+    for rank, node, observed in seen.nodes():
+        about = observed.limits.shm
+        if about.free is None or about.total is None or about.free >= SHM_ENOUGH:
+            continue
+        note = error if about.free < SHM_LEAST else warning
+        yield note(
+            rank,
+            f"/dev/shm has {about.free >> 20} MiB free of {about.total >> 20}: ranks of one node talk through it, and"
+            " data loaders",
+            remedy=f"on {node.host}: sudo mount -o remount,size=8G /dev/shm; a container: docker run --shm-size=8g",
+        )
+
+
+@check("limits.memory", needs=("limits", "system", "gpus"))
+def memory(seen: Seen) -> Iterator[Note]:
+    """The control group of the session leaves memory and processes enough."""
+    for rank, node, observed in seen.nodes():
+        cgroup, ranks, installed = observed.limits.cgroup, ranks_of(node, observed), observed.system.memory
+        if cgroup.memory is not None and cgroup.memory < min(ranks * MEMORY_A_RANK, installed):
+            yield warning(
+                rank,
+                f"its control group may use {cgroup.memory / GIB:.1f} GiB of {installed / GIB:.0f}, for"
+                f" {ranks} ranks: the kernel kills them beyond that",
+                remedy="raise the memory of the container or of the session, or run fewer ranks there",
+            )
+        if cgroup.pids is not None and cgroup.pids < 64 * ranks:
+            text = f"its control group may have {cgroup.pids} processes and threads, for {ranks} ranks"
+            yield warning(rank, text, remedy="raise it: docker run --pids-limit=-1, or TasksMax= of the user's slice")
+
+
+@check("limits.session", needs=("limits", "system"))
+def session(seen: Seen) -> Iterator[Note]:
+    """A run outlives the login that starts it."""
+    for rank, node, observed in seen.nodes():
+        about = observed.limits
+        if about.kill_user_processes and about.session and not about.linger:
+            yield error(
+                rank,
+                "the machine ends all processes of a user at logout (KillUserProcesses=yes), and so a run",
+                remedy=f"on {node.host}: sudo loginctl enable-linger {observed.system.user or '$USER'}",
+            )
