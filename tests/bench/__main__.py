@@ -12,7 +12,7 @@ import time
 
 from tests.bench.figures import Figure, table
 
-NAMES = ("fanout", "many")
+NAMES = ("fanout", "many", "dashboard")
 
 
 def main() -> None:

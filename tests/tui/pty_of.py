@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pyte
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 TERM = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "COLORTERM": "truecolor"}
 RANKDECK = str(Path(sys.executable).with_name("rankdeck"))
@@ -35,6 +35,8 @@ class Terminal:
         lines: int = 30,
         environ: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
+        command: Sequence[str] = (RANKDECK,),
+        folder: str | None = None,
     ) -> None:
         self.raw = bytearray()
         self.screen = pyte.Screen(columns, lines)
@@ -42,11 +44,12 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process = subprocess.Popen(
-            [RANKDECK, *arguments],
+            [*command, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env={**os.environ, **TERM, **(environ or {})},
+            cwd=folder,
             start_new_session=True,
             preexec_fn=lambda: _take_terminal(before),
         )
@@ -62,15 +65,19 @@ class Terminal:
         self.process.wait()
         self.hang_up()
 
+    def take(self, seconds: float) -> bytes:
+        """The next bytes that the program writes, if any come within this time; the screen is left as it is."""
+        if self._master < 0 or not select.select([self._master], [], [], seconds)[0]:
+            return b""
+        with contextlib.suppress(OSError):
+            data = os.read(self._master, 1 << 16)
+            self.raw += data
+            return data
+        return b""
+
     def read(self, seconds: float = 0.05) -> None:
-        """Take what the program writes within this time."""
-        if self._master < 0:
-            return
-        if select.select([self._master], [], [], seconds)[0]:
-            with contextlib.suppress(OSError):
-                data = os.read(self._master, 1 << 16)
-                self.raw += data
-                self._stream.feed(data)
+        """Take what the program writes within this time, and draw it."""
+        self._stream.feed(self.take(seconds))
 
     @property
     def text(self) -> str:

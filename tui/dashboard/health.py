@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from engine.state import RunState, WorkerState
@@ -17,8 +17,7 @@ SLOW = 1.3
 """A rank is slow when its step takes this many times the median of all ranks."""
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """`word` is one of WORDS; `pace` is its step time over the median of all ranks, None where it prints none."""
 
     word: str
@@ -28,36 +27,29 @@ class Health:
 
 def health(state: RunState) -> list[Health]:
     """One a rank of the plan, by (node_rank, local_rank)."""
-    root = state.verdict() if any(worker.failed for worker in state.workers.values()) else None
-    first = root.rank if root is not None else None
     newest: dict[int, int] = {}
     for attempt, node_rank, _ in state.workers:
         newest[node_rank] = max(attempt, newest.get(node_rank, 0))
     workers = {(key[1], key[2]): w for key, w in state.workers.items() if key[0] == newest[key[1]]}
-    times = [t for w in workers.values() if (t := step_time(w)) is not None]
-    median = statistics.median(times) if times else 0.0
+    root = state.verdict() if any(worker.failed for worker in workers.values()) else None
+    first = root.rank if root is not None else None
+    times = {key: t for key, w in workers.items() if (t := step_time(w)) is not None}
+    median = statistics.median(times.values()) if times else 0.0
     found = []
     for plan in state.plan.nodes:
         node = state.nodes[plan.node_rank]
+        away = "lost" if node.lost else "unreachable" if node.link == "broken" else ""
         for local in range(plan.nproc):
-            worker = workers.get((plan.node_rank, local))
-            pace = None
-            if worker is not None and median > 0 and (own := step_time(worker)) is not None:
-                pace = own / median
+            key = (plan.node_rank, local)
+            worker = workers.get(key)
+            pace = times[key] / median if key in times else None
             if worker is not None and worker.ended is not None:
                 word = "ended"
                 if worker.failed:
                     word = "failed" if first in (None, plan.first_rank + local) else "killed"
-            elif node.lost:
-                word = "lost"
-            elif node.link == "broken":
-                word = "unreachable"
-            elif worker is None:
-                word = "waiting"
-            elif pace is not None and pace >= SLOW:
-                word = "slow"
             else:
-                word = "running"
+                slow = pace is not None and pace >= SLOW
+                word = away or ("waiting" if worker is None else "slow" if slow else "running")
             found.append(Health(word, pace, worker))
     return found
 
@@ -71,5 +63,5 @@ def step_time(worker: WorkerState) -> float | None:
 
 def summary(ranks: list[Health]) -> str:
     """“1020 running, 3 slow, 1 failed”."""
-    counts = {word: sum(one.word == word for one in ranks) for word in WORDS}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    counts = Counter(one.word for one in ranks)
+    return ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])

@@ -107,18 +107,24 @@ enter opens the GPUs of a node. “-” means that the node does not tell."""
         columns = [c for c in COLUMNS if (gpus or c[3] is None) and (rdma or not c[0].startswith("RDMA"))]
         while columns and 4 + HOST + sum(c[1] for c in columns) > width:
             columns.pop()
-        lines: list[Strip] = []
+        lines: list[tuple[NodeState, Gpu | None]] = []
         at = 0
         for node in scene.state.nodes.values():
             if node.node_rank == chosen:
                 at = len(lines)
-            lines.append(self._node(scene, node, columns, node.node_rank == chosen, width))
+            lines.append((node, None))
             if node.node_rank in self._opened and node.sample is not None:
-                lines += [self._gpu(gpu, columns) for gpu in node.sample.gpus]
+                lines += [(node, gpu) for gpu in node.sample.gpus]
         room = max(1, height - 1)
         self._top = min(max(self._top, at - room + 1), at, max(0, len(lines) - room))
         head = f"   {'NODE':<{HOST}}" + "".join(f"{name:>{wide}}" for name, wide, _, _ in columns)
-        return [strip([(head, self.palette.muted)]).crop(0, width), *lines[self._top : self._top + room]]
+        shown = [
+            self._node(scene, node, columns, node.node_rank == chosen, width)
+            if gpu is None
+            else self._gpu(gpu, columns)
+            for node, gpu in lines[self._top : self._top + room]
+        ]
+        return [strip([(head, self.palette.muted)]).crop(0, width), *shown]
 
     def _node(self, scene: Scene, node: NodeState, columns: list[Column], chosen: bool, width: int) -> Strip:
         sign, style, word = self._standing(scene, node)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.events import AnyEvent
     from engine.runs import RunFolder
     from engine.state import RunState
+    from tui.dashboard.health import Health
     from tui.glyphs import Glyphs
 
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 class Scene:
     """All that panels see: the folded state and what goes with it. `now` in unix seconds; `selected` is a RANK.
 
+    `ranks` is how each one does, by RANK;
     `story` is what happened, oldest first.
     `live` tells a run that is being watched from one that is over; `problems` are the session's own, in words.
     """
@@ -31,6 +33,7 @@ class Scene:
     story: tuple[AnyEvent, ...]
     folder: RunFolder
     now: float
+    ranks: list[Health]
     selected: int
     glyphs: Glyphs
     live: bool = True

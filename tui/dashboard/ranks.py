@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
 from tui.dashboard.drawn import Drawn, Piece, strip
-from tui.dashboard.health import BAD, Health, health, summary
+from tui.dashboard.health import BAD, Health, summary
 from tui.dashboard.panel import Panel
 from tui.dashboard.places import Places, places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rich.style import Style
     from textual import events
     from textual.binding import BindingType
@@ -49,46 +52,46 @@ The two lines below tell of the selected rank, and count all of them."""
 
     def rows(self, scene: Scene, width: int, height: int) -> list[Strip]:
         plan = scene.state.plan
-        ranks = health(scene.state)
+        ranks = scene.ranks
         room = max(1, height - FOOT)
         nodes = plan.nodes
         shown = self._places = places([n.host for n in nodes], [n.nproc for n in nodes], width, room)
         node, local = located(scene, scene.selected)
         _, y = shown.of(node, local)
         self._first_row = min(max(self._first_row, y - room + 1), y, max(0, shown.rows - room))
-        lines: list[list[Piece]] = [[] for _ in range(shown.rows)]
-        ends = [0] * shown.rows
+        signs, muted, chosen = self._signs(scene), self.palette.muted, self.palette.chosen
+        window = range(self._first_row, min(shown.rows, self._first_row + room))
+        lines: dict[int, list[Piece]] = {y: [] for y in window}
+        ends = dict.fromkeys(window, 0)
+        gap = " " * (shown.cell - 1)
         for index in sorted(range(len(nodes)), key=lambda i: shown.blocks[i]):
             block = nodes[index]
             x, top = shown.blocks[index]
             for at in range(-(-max(1, block.nproc) // shown.across)):
-                line, y = lines[top + at], top + at
-                line.append((" " * (x - ends[y]), None))
+                y = top + at
+                if y not in lines:
+                    continue
+                line = lines[y]
                 name = block.host if at == 0 else ""
                 label = name if len(name) < shown.label else name[: shown.label - 2] + scene.glyphs.ellipsis
-                line.append((f"{label:<{shown.label}}" if shown.label else "", self.palette.muted))
+                line.append((" " * (x - ends[y]) + (f"{label:<{shown.label}}" if shown.label else ""), muted))
                 first = at * shown.across
                 cells = range(first, min(block.nproc, first + shown.across))
-                for one in cells:
-                    rank = block.first_rank + one
-                    sign, style = self._cell(ranks[rank], scene)
-                    style = style + self.palette.chosen if rank == scene.selected else style
-                    line.append((sign, style))
-                    line.append((" " * (shown.cell - 1), None))
+                for rank in range(block.first_rank + first, block.first_rank + first + len(cells)):
+                    sign, style = signs[look(ranks[rank])]
+                    line.append((sign, chosen if rank == scene.selected else style))
+                    if gap:
+                        line.append((gap, muted))
                 ends[y] = x + shown.label + len(cells) * shown.cell
-        visible = [strip(line) for line in lines[self._first_row : self._first_row + room]]
+        visible = [strip(merged(line)) for line in lines.values()]
         blank = [strip([]) for _ in range(room - len(visible))]
         return [*visible, *blank, *self._foot(scene, ranks, width)]
 
-    def _cell(self, one: Health, scene: Scene) -> tuple[str, Style]:
+    def _signs(self, scene: Scene) -> dict[str | int, tuple[str, Style]]:
+        """Sign and style of every look that a rank can have: a word, or a level below 0 for the slow and above for the
+        others."""
         glyphs, palette = scene.glyphs, self.palette
-        level = glyphs.levels
-        if one.word in ("running", "slow"):
-            if one.pace is None:
-                return level[TOP], palette.primary
-            sign = level[max(0, round(TOP / max(one.pace, 1.0)))]
-            return sign, palette.warning if one.word == "slow" else palette.primary
-        return {
+        signs: dict[str | int, tuple[str, Style]] = {
             "waiting": (glyphs.pending, palette.muted),
             "silent": (glyphs.silent, palette.warning),
             "ended": (glyphs.ok, palette.good),
@@ -96,7 +99,11 @@ The two lines below tell of the selected rank, and count all of them."""
             "killed": (glyphs.times, palette.muted),
             "unreachable": (glyphs.lost, palette.warning),
             "lost": (glyphs.lost, palette.bad),
-        }[one.word]
+        }
+        for level in range(TOP + 1):
+            signs[level] = (glyphs.levels[level], palette.primary)
+            signs[-level - 1] = (glyphs.levels[level], palette.warning)
+        return signs
 
     def _foot(self, scene: Scene, ranks: list[Health], width: int) -> list[Strip]:
         palette, dot = self.palette, scene.glyphs.separator
@@ -157,3 +164,17 @@ def located(scene: Scene, rank: int) -> tuple[int, int]:
         if node.first_rank <= rank < node.first_rank + node.nproc:
             return node.node_rank, rank - node.first_rank
     return 0, 0
+
+
+def look(one: Health) -> str | int:
+    """The key of a rank's sign: its word, or for one that runs its level against the median's pace."""
+    if one.word not in ("running", "slow"):
+        return one.word
+    level = TOP if one.pace is None or one.pace <= 1 else max(0, round(TOP / one.pace))
+    return level if one.word == "running" else -level - 1
+
+
+def merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Neighbours of one style as one piece."""
+    for style, group in itertools.groupby(pieces, key=lambda piece: piece[1]):
+        yield "".join([text for text, _ in group]), style

@@ -17,7 +17,7 @@ from tui import terminal
 from tui.dashboard import PANELS
 from tui.dashboard.arrangement import arrangement
 from tui.dashboard.header import HeaderPanel
-from tui.dashboard.health import BAD, health
+from tui.dashboard.health import BAD, Health, health
 from tui.dashboard.panel import Panel, Scene
 from tui.dashboard.tabs import Tabs
 from tui.leave import Leave
@@ -54,7 +54,7 @@ class Dashboard(Screen[None]):
         Binding("s,X", "stop", "stop job", id="dashboard.stop"),
         Binding("y", "copy", "copy command", id="dashboard.copy"),
         Binding("x", "export", "export metrics", id="dashboard.export", show=False),
-        Binding("escape,d", "leave", "back, the run goes on", key_display="esc", id="dashboard.back"),
+        Binding("escape,d", "leave", "back", key_display="esc", id="dashboard.back"),
         Binding("q", "app.leave", "quit", id="dashboard.quit"),
     ]
 
@@ -77,6 +77,8 @@ class Dashboard(Screen[None]):
         self._zoomed = False
         self._drawn: tuple[object, ...] = ()
         self._drawn_at = 0.0
+        self._keys: tuple[bool | None, ...] = ()
+        self._ranks: list[Health] = []
         self._leaving = False
 
     def compose(self) -> ComposeResult:
@@ -107,7 +109,12 @@ class Dashboard(Screen[None]):
         if (drawn == self._drawn and now - self._drawn_at < STILL) or terminal.congested(self.app):
             return
         self._drawn, self._drawn_at = drawn, now
-        self.refresh_bindings()
+        self._ranks = health(self.session.state)
+        keys = (self.check_action("stop", ()), self.check_action("bad", ()))
+        if keys != self._keys:
+            # Not every time: the footer is made anew.
+            self._keys = keys
+            self.refresh_bindings()
         scene = self.scene(now)
         self.query_one(HeaderPanel).draw(scene)
         for panel in self._panels:
@@ -121,6 +128,7 @@ class Dashboard(Screen[None]):
             story=tuple(self.watching.story),
             folder=self.session.folder,
             now=now,
+            ranks=self._ranks,
             selected=self._selected,
             glyphs=self.app.glyphs,
             live=self.watching.live,
@@ -167,7 +175,7 @@ class Dashboard(Screen[None]):
         if action == "stop":
             return None if self.app.readonly or self.session.state.over else True
         if action == "bad":
-            return True if any(one.word in BAD for one in health(self.session.state)) else None
+            return True if any(one.word in BAD for one in self._ranks) else None
         return True
 
     def action_show(self, name: str) -> None:
@@ -181,7 +189,7 @@ class Dashboard(Screen[None]):
 
     def action_bad(self, way: int) -> None:
         """To the next rank that is not well."""
-        ranks = health(self.session.state)
+        ranks = self._ranks
         count = len(ranks)
         order = ((self._selected + way * step) % count for step in range(1, count + 1))
         self._selected = next((rank for rank in order if ranks[rank].word in BAD), self._selected)

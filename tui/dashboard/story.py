@@ -26,7 +26,7 @@ class StoryPanel(Drawn):
     """The verdict first, then the newest events at the bottom; scrolling up stays where it is."""
 
     key = "story"
-    title = "events and verdict"
+    title = "events"
     help = """What happened, oldest first. When the run failed, the first real cause stands on top:
 the sentence, the lines that show it, and the remedy."""
     BINDINGS: ClassVar[list[BindingType]] = [
