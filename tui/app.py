@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.dom import DOMNode
     from textual.screen import Screen
+    from textual.types import CSSPathType
 
     from engine.check import Preflight
     from engine.errors import HostKeyUnknown
@@ -48,7 +49,7 @@ class RankdeckApp(App[int]):
     """Rankdeck on a terminal. `return_value` is the exit code."""
 
     TITLE = "rankdeck"
-    CSS_PATH = Path(__file__).with_name("app.tcss")
+    CSS_PATH: ClassVar[CSSPathType | None] = Path(__file__).with_name("app.tcss")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide"), (180, "-huge")]  # noqa: RUF012  # Textual declares it so
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
