@@ -26,7 +26,7 @@ from engine.mesh import mesh
 from engine.preflight import pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from engine.conversation import Conversation
     from engine.fleet import Fleet
@@ -64,8 +64,9 @@ class Preflight:
         fleet: Fleet,
         skip: Collection[str] = (),
         changed: Callable[[], None] = lambda: None,
+        conversations: Mapping[int, Conversation] | None = None,
     ) -> None:
-        """RequestError for a launcher or a check to skip that is none."""
+        """`conversations` are open already, and ours from now on. RequestError for a launcher or check that is none."""
         launchers.find(profile.launcher)
         if profile.launcher == "slurm":
             raise RequestError(
@@ -74,7 +75,7 @@ class Preflight:
             )
         self.profile = profile
         self.skip = preflight.known_checks(skip)
-        self.conversations: dict[int, Conversation | RankdeckError] = {}
+        self.conversations: dict[int, Conversation | RankdeckError] = dict(conversations or {})
         self.observations: dict[int, Observation | RankdeckError] = {}
         self.waiting: dict[int, set[str]] = {rank: set(PARTS) for rank in range(len(profile.nodes))}
         self.findings: list[Finding] = []
@@ -153,17 +154,17 @@ class Preflight:
 
     async def _converse(self, rank: int) -> Conversation:
         known = self.conversations.get(rank)
-        if known is not None and not isinstance(known, RankdeckError) and not known.ended.done():
-            return known
-        try:
-            conversation = self.conversations[rank] = await self._fleet.dial(rank)
-        except RankdeckError as error:
-            self.conversations[rank] = error
-            raise
-        hello = conversation.hello
-        reach = preflight.Reach(**{name: getattr(hello, name) for name in preflight.Reach.__struct_fields__})
-        self.observations[rank] = preflight.Observation(peer=conversation.peer, reach=reach)
-        return conversation
+        if known is None or isinstance(known, RankdeckError) or known.ended.done():
+            try:
+                known = await self._fleet.dial(rank)
+            except RankdeckError as error:
+                self.conversations[rank] = error
+                raise
+        if self.conversations.get(rank) is not known or rank not in self.observations:
+            self.conversations[rank] = known
+            reach = preflight.Reach(**{name: getattr(known.hello, name) for name in preflight.Reach.__struct_fields__})
+            self.observations[rank] = preflight.Observation(peer=known.peer, reach=reach)
+        return known
 
     async def _ask(self, rank: int, conversation: Conversation, parts: list[str]) -> None:
         # Where the profile names no master, node 0 is it, and its own address is how we reach it.

@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     check = command("check", "preflight only: ask every node, judge, start nothing")
     profile(check)
     skips(check)
-    check.add_argument("--json", action="store_true", help="a JSON object a finding on stdout")
+    check.add_argument("--json", action="store_true", help="a JSON object a finding on stdout, as soon as it is final")
+    check.add_argument("--fix", action="store_true", help="write what mends the findings into the profile, check again")
 
     show = command("print", "print what would run, byte for byte; start nothing")
     profile(show)
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     launch = command("launch", "preflight, launch, watch; the run goes on when you leave")
     profile(launch)
     skips(launch)
+    launch.add_argument("--fix", action="store_true", help="mend what preflight finds, where settings do, for this run")
     launch.add_argument("--detach", action="store_true", help="start it, print the name of the run, leave")
     patience(launch)
     output(launch)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from engine import launchers, runs
-from engine.cli.asking import Terminal, asked_profile, emit, run_async
+from engine import launchers, profile, runs, shelf
+from engine.cli.asking import Terminal, asked_profile, emit, run_async, say
 from engine.errors import (
     EXIT_OK,
     EXIT_PREFLIGHT,
 )
-from engine.preflight import CHECKS
+from engine.preflight import MARKS, fixes, mesh, picture
+from engine.preflight.matrix import ORDER
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -36,6 +37,11 @@ async def checked(
     known: list[Finding] = []
 
     def changed(found: Preflight) -> None:
+        if sys.stderr.isatty():
+            cells = found.cells().values()
+            waiting = sum(cell.state == "waiting" for cell in cells)
+            sys.stderr.write(f"\r\x1b[Kpreflight: {len(cells) - waiting} of {len(cells)} …" if waiting else "\r\x1b[K")
+            sys.stderr.flush()
         for finding in found.findings:
             if told is not None and finding not in known and found.final(finding):
                 known.append(finding)
@@ -51,27 +57,37 @@ def check(options: Namespace) -> int:
     async def work(connector: Connector) -> int:
         found = await checked(asked, connector, options.skip, emit if options.json else None)
         await found.close()
+        if options.fix and (settings := fixes(found.findings)):
+            path = shelf.find(options.profile)
+            profile.save(path, profile.override(profile.load(path), settings))
+            for setting in settings:
+                say(f"{path}: {setting}")
+            found = await checked(profile.override(asked, settings), connector, options.skip)
+            await found.close()
         if not options.json:
-            show_findings(found, everything=True)
+            show_matrix(found)
+            show_findings(found, sys.stdout, everything=True)
         return EXIT_PREFLIGHT if found.errors else EXIT_OK
 
     return run_async(work)
 
 
-MARKS = {"ok": "✓", "info": "·", "warning": "!", "error": "✗"}
+def show_matrix(found: Preflight) -> None:
+    """Node × group of checks; and who cannot connect to whom, where that is so."""
+    print("\n".join(picture(found.profile, found.cells())))
+    if any(finding.check.startswith("mesh.") and finding.severity != "info" for finding in found.findings):
+        print("\nconnections, from row to column, ms of a round trip:")
+        print("\n".join(mesh.picture(found.profile, found.observations)))
+    print()
 
 
-def show_findings(found: Preflight, everything: bool) -> None:
-    """Findings for a human: warnings and errors with evidence and remedy; `everything`: each check and infos too."""
-    out = sys.stdout if everything else sys.stderr
-    for name, check in CHECKS.items() if everything else ():
-        worst = max((f.severity for f in found.findings if f.check == name), key=list(MARKS).index, default="ok")
-        print(f"{MARKS[worst]} {name:<20} {check.title}", file=out)
-    for finding in found.findings:
+def show_findings(found: Preflight, out: TextIO, everything: bool) -> None:
+    """Findings for a human, with evidence and remedy: the worst first; infos only with `everything`."""
+    for finding in sorted(found.findings, key=lambda finding: -ORDER.index(finding.severity)):
         if finding.severity == "info" and not everything:
             continue
         where = f"{finding.host}: " if finding.host else ""
-        print(f"{finding.severity} [{finding.check}] {where}{finding.text}", file=out)
+        print(f"{MARKS[finding.severity]} {finding.severity} [{finding.check}] {where}{finding.text}", file=out)
         for line in finding.evidence:
             print(f"    {line}", file=out)
         if finding.remedy:

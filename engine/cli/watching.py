@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from engine.errors import (
     EXIT_OK,
     EXIT_PREFLIGHT,
 )
+from engine.preflight import fixes
+from engine.profile import override
 from engine.telling import progress
 
 if TYPE_CHECKING:
@@ -43,7 +46,8 @@ def view(options: Namespace) -> View:
 
 def launch(options: Namespace) -> int:
     asked = asked_profile(options)
-    return start(asked, options.skip, view(options), detach=options.detach, lost_after=options.lost_after)
+    detach, patience = options.detach, options.lost_after
+    return start(asked, options.skip, view(options), fix=options.fix, detach=detach, lost_after=patience)
 
 
 def demo(options: Namespace) -> int:
@@ -58,6 +62,7 @@ def start(
     skip: Iterable[str],
     viewer: View,
     *,
+    fix: bool = False,
     detach: bool = False,
     stop_on_leave: bool = False,
     lost_after: float = 60.0,
@@ -71,8 +76,13 @@ def start(
         secret_values(asked, os.environ)
         viewer.say(f"preflight on {len(asked.nodes)} node(s) …")
         found = await checked(asked, connector, skip)
+        if fix and found.errors and (settings := fixes(found.findings)):
+            await found.close()
+            for setting in settings:
+                viewer.say(f"--set {setting}")
+            found = await checked(override(asked, settings), connector, skip)
         try:
-            show_findings(found, everything=False)
+            show_findings(found, sys.stderr, everything=False)
             if found.errors:
                 await close_all(found.conversations)
                 say(f"rankdeck: preflight found {len(found.errors)} error(s); nothing was started")

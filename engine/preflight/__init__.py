@@ -8,8 +8,19 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from engine.preflight.facts import ask, master_name, node_facts
-from engine.preflight.findings import CHECKS, Check, Finding, Observations, Seen, Severity, check, judge, known_checks
-from engine.preflight.matrix import Cell, matrix
+from engine.preflight.findings import (
+    CHECKS,
+    Check,
+    Finding,
+    Observations,
+    Seen,
+    Severity,
+    check,
+    fixes,
+    judge,
+    known_checks,
+)
+from engine.preflight.matrix import MARKS, Cell, matrix, picture
 from engine.preflight.observation import Observation, Reach, read
 
 # The order of a launch, which is the order in which the findings are worth reading; a new module comes after these.
@@ -20,6 +31,7 @@ for _name in sorted(_found, key=lambda name: (_ORDER.index(name) if name in _ORD
 
 __all__ = [
     "CHECKS",
+    "MARKS",
     "Cell",
     "Check",
     "Finding",
@@ -30,10 +42,12 @@ __all__ = [
     "Severity",
     "ask",
     "check",
+    "fixes",
     "judge",
     "known_checks",
     "master_name",
     "matrix",
     "node_facts",
+    "picture",
     "read",
 ]

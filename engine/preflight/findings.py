@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -194,6 +194,15 @@ def judge(
     found = [finding for each in checks for finding in each(profile, observations, waiting or {})]
     order = {name: place for place, name in enumerate(CHECKS)}
     return sorted(found, key=lambda f: (order[f.check], -1 if f.node_rank is None else f.node_rank))
+
+
+def fixes(findings: Sequence[Finding]) -> list[str]:
+    """The settings that mend what is found, those of errors first; of two for one key the first."""
+    chosen: dict[str, str] = {}
+    for severity in ("error", "warning"):
+        for setting in (s for finding in findings if finding.severity == severity for s in finding.fix):
+            chosen.setdefault(setting.partition("=")[0], setting)
+    return list(chosen.values())
 
 
 def differing(values: Mapping[int, str]) -> dict[str, list[int]]:

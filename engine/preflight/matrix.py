@@ -10,7 +10,7 @@ from engine.errors import RankdeckError
 from engine.preflight.findings import CHECKS, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from engine.preflight.findings import Observations, Waiting
     from engine.profile import Profile
@@ -55,3 +55,41 @@ def matrix(
                 state = "unseen"
             cells[rank, name] = Cell(state=state, findings=here)
     return cells
+
+
+MARKS: dict[State, str] = {
+    "waiting": "…", "skipped": "-", "unseen": "?", "ok": "✓", "info": "·", "warning": "!", "error": "✗"
+}  # fmt: skip
+SHOWN = 24
+"""Nodes up to which the picture has a row for each; beyond, those with trouble have one."""
+
+
+def picture(profile: Profile, cells: Mapping[tuple[int | None, str], Cell]) -> list[str]:
+    """The matrix as lines of text, a row a node and a column a group of checks ("reach" for reach.ssh and its like).
+
+    The last row, "all", is for what is about no single node.
+    """
+    groups = list(dict.fromkeys(name.partition(".")[0] for name in CHECKS))
+    rows: dict[int | None, list[State]] = {}
+    for rank in (*range(len(profile.nodes)), None):
+        states = {
+            group: [cells[rank, name].state for name in CHECKS if name.startswith(f"{group}.")] for group in groups
+        }
+        rows[rank] = [_worst(states[group]) for group in groups]
+    names = {rank: "all" if rank is None else f"{rank} {profile.nodes[rank].host}" for rank in rows}
+    shown = [rank for rank in rows if rank is None or len(rows) <= SHOWN or set(rows[rank]) - {"ok", "info"}][-SHOWN:]
+    width = max(len(names[rank]) for rank in shown)
+    lines = [" " * width + "  " + " ".join(groups)]
+    for rank in shown:
+        marks = (f"{MARKS[state]:^{len(group)}}" for state, group in zip(rows[rank], groups, strict=True))
+        lines.append(f"{names[rank]:<{width}}  {' '.join(marks)}".rstrip())
+    if len(shown) < len(rows):
+        lines.append(f"and {len(rows) - len(shown)} nodes without trouble")
+    return lines
+
+
+def _worst(states: list[State]) -> State:
+    """What a group of cells comes to: trouble first, then what is still to come."""
+    if "waiting" in states and not {"warning", "error"} & set(states):
+        return "waiting"
+    return max((state for state in states if state != "waiting"), key=ORDER.index)
