@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from engine import diagnosis, events
+from engine.arrivals import Arrivals
 from engine.conversation import lefts
 from engine.errors import (
     MachineError,
@@ -49,6 +50,8 @@ GRACE = 35.0
 LOST_AFTER = 60.0
 """Seconds that a node may stay away, while another one answers, before the run goes on without it."""
 TORCHRUN_LOG = "torchrun.log"
+FRESH = 10.0
+"""Seconds for which a stream is new: nothing has been written to it before anyone could look."""
 
 
 def secret_values(profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
@@ -109,6 +112,7 @@ class Session:
         self.sampling = False
         self._viewer = viewer
         self._fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
+        self._arrivals = Arrivals(folder.path)
         self._watches: dict[int, NodeWatch] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stop: tuple[str, float] | None = None
@@ -211,6 +215,7 @@ class Session:
                 self._take,
                 self._say,
                 self._show,
+                self._arrivals,
             )
             self._watches[rank].sampling = self.sampling
         sizes = {rank: watch.open_journal() for rank, watch in self._watches.items()}
@@ -229,6 +234,8 @@ class Session:
             if not (node.finished and self.folder.complete(rank, needed)):
                 first = (conversations or {}).get(rank)
                 self._tasks[rank] = asyncio.create_task(watch.run(first, once=once or node.over))
+            else:
+                watch.over()
         try:
             await (self._fetch() if once else self._until_over())
             if self._gone is not None:
@@ -251,7 +258,7 @@ class Session:
         """Bring these logs here from now on."""
         streams = tuple(streams)
         self._asked.update((node_rank, stream) for stream in streams)
-        self._watches[node_rank].want(streams)
+        self._watches[node_rank].want(streams, self._fresh(node_rank, streams))
 
     async def _fetch(self) -> None:
         while self._tasks:
@@ -359,12 +366,18 @@ class Session:
             and event.node_rank in self._watches
             and self.wants(event.node_rank, event.path)
         ):
-            self._watches[event.node_rank].want([event.path])
+            self._watches[event.node_rank].want([event.path], self._fresh(event.node_rank, [event.path]))
         if isinstance(event, (events.WorkerExit, events.TorchrunExit)) and event.code != 0:
             self._bring_evidence(event)
         if isinstance(event, (events.WorkerExit, events.TorchrunExit, events.Finished, events.Lost, events.Reached)):
             self._changed.set()
         self._tell(self._viewer.event, event)
+
+    def _fresh(self, node_rank: int, streams: Iterable[str]) -> set[str]:
+        """Those that have just been made: what comes from them is new, and was not waiting there."""
+        node, now = self.state.nodes[node_rank], time.time()
+        made = {name: node.streams[name].t - node.clock for name in streams if name in node.streams}
+        return {name for name, t in made.items() if now - t < FRESH}
 
     def _show(self, node_rank: int, stream: str, data: bytes) -> None:
         """Bytes of a log for the viewer, unless they came for the verdict only."""
@@ -433,3 +446,4 @@ class Session:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks.values(), *self._stopping.values(), return_exceptions=True)
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
+        self._arrivals.close()

@@ -23,8 +23,9 @@ from engine.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
+    from engine.arrivals import Arrivals
     from engine.conversation import Conversation
     from engine.runs import Mirror, RunFolder
 
@@ -45,7 +46,8 @@ class Viewer(Protocol):
 
 class NodeWatch:
     """Follow one node. `dial` opens a conversation with it; `record` takes the journal's events in
-    their order, `observe` what is seen from here, `show` the bytes of the logs (node_rank, stream, bytes)."""
+    their order, `observe` what is seen from here, `show` the bytes of the logs (node_rank, stream, bytes), `arrivals`
+    writes down in which order they come."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class NodeWatch:
         record: Callable[[events.AnyEvent], None],
         observe: Callable[[events.AnyEvent], None],
         show: Callable[[int, str, bytes], None],
+        arrivals: Arrivals,
     ) -> None:
         self.node_rank = node_rank
         self.host = host
@@ -75,6 +78,8 @@ class NodeWatch:
         self._torn = b""
         self.sampling = False
         self._adding: set[asyncio.Task[None]] = set()
+        self._arrivals = arrivals
+        self._live_from: dict[str, int] = {}
 
     # ---- what the session calls -----------------------------------------------------------------------------------
 
@@ -93,6 +98,13 @@ class NodeWatch:
         """Open the mirrors of what earlier viewers brought here."""
         for stream in wanted:
             self._mirror(stream)
+
+    def over(self) -> None:
+        """Nothing will come any more: everything is here."""
+        self._logs_over({name: mirror.size for name, mirror in self._mirrors.items()})
+
+    def _logs_over(self, sizes: dict[str, int]) -> None:
+        self._arrivals.over(self.node_rank, {name: size for name, size in sizes.items() if name != JOURNAL})
 
     @property
     def answers(self) -> bool:
@@ -139,8 +151,12 @@ class NodeWatch:
             now = self.broken_since = time.time()
             self._observe(events.Unreachable(t=now, node_rank=self.node_rank, host=self.host, text=text))
 
-    def want(self, streams: Iterable[str]) -> None:
-        """Bring these streams here, from where their mirrors end; those that come already stay as they are."""
+    def want(self, streams: Iterable[str], fresh: Collection[str] = ()) -> None:
+        """Bring these streams here, from where their mirrors end; those that come already stay as they are.
+
+        Of the `fresh` ones nothing waits there: they have just been made.
+        """
+        self._live_from.update((name, 0) for name in streams if name in fresh and name not in self._mirrors)
         new = {name: self._mirror(name).position() for name in streams if name not in self._mirrors}
         self._add(new)
 
@@ -190,6 +206,7 @@ class NodeWatch:
         self.boot = hello.boot
         positions = {name: mirror.position() for name, mirror in self._mirrors.items()}
         self._follow = None
+        self._live_from = {}
         self._follow = await conversation.watch(self._folder.run, self.node_rank, positions, self, once)
         self._tries = 0
         # The journal's first records may come with the answer, and name streams before the follow has a number.
@@ -235,14 +252,24 @@ class NodeWatch:
 
     def reset(self, stream: str) -> None:
         self._mirrors[stream].restart()
+        self._live_from.pop(stream, None)
         if stream == JOURNAL:
             self._torn = b""
+        else:
+            self._arrivals.restart(self.node_rank, stream)
         text = f"the copy of {stream} here was not a prefix of the node's file; it is set aside as {stream}.damaged"
         self._observe(events.Warning(t=time.time(), node_rank=self.node_rank, text=text))
+
+    def frame(self, stream: str, end: int, more: bool) -> None:
+        if not more:
+            # What waits there is here with this; what comes from then on comes when it is written.
+            self._live_from.setdefault(stream, end)
 
     def data(self, stream: str, offset: int, data: bytes) -> None:
         self._mirrors[stream].write(offset, data)
         if stream != JOURNAL:
+            live_from = self._live_from.get(stream)
+            self._arrivals.came(self.node_rank, stream, offset, data, live_from is None or offset < live_from)
             self._show(self.node_rank, stream, data)
             return
         *lines, self._torn = (self._torn + data).split(b"\n")
@@ -258,5 +285,7 @@ class NodeWatch:
 
     def drained(self, streams: int) -> None:
         if streams == len(self._mirrors):
-            self._folder.mark_complete(self.node_rank, {name: mirror.size for name, mirror in self._mirrors.items()})
+            sizes = {name: mirror.size for name, mirror in self._mirrors.items()}
+            self._folder.mark_complete(self.node_rank, sizes)
+            self._logs_over(sizes)
             self._settled.set()

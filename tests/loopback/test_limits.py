@@ -65,6 +65,9 @@ class Collected:
     def reset(self, stream: str) -> None:
         raise AssertionError(stream)
 
+    def frame(self, stream: str, end: int, more: bool) -> None:
+        pass
+
     def data(self, stream: str, offset: int, data: bytes) -> None:
         assert offset == self.sizes.get(stream, 0)
         self.sizes[stream] = offset + len(data)
