@@ -24,6 +24,7 @@ from engine.errors import ConnectionLost, RankdeckError, RequestError
 from engine.fleet import close_all
 from engine.mesh import mesh
 from engine.preflight import pairs
+from engine.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -171,7 +172,7 @@ class Preflight:
         way = "addresses" in parts and not preflight.master_name(self.profile)
         if way:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._first.wait(), PATIENCE)
+                await within(PATIENCE, self._first.wait())
         late = way and not self._first.is_set()
         question = preflight.ask(self.profile, rank, route_to=self._master() if way else (), parts=parts)
         answer = await conversation.ask("probe", timeout=SECONDS, ask=question)
@@ -193,7 +194,7 @@ class Preflight:
             if not late <= there:
                 self._moved.clear()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._moved.wait(), PATIENCE if late & there else None)
+                    await within(PATIENCE if late & there else None, self._moved.wait())
                     continue
             calls = set() if self._stays_home else pairs.pairs(sorted(there), self._random) - self._called
             if calls:

@@ -29,6 +29,7 @@ from engine.errors import ConnectionLost, MachineError, NodeRefused, NoPython
 from engine.events import Left, safe_left
 from engine.node import tail
 from engine.text import clean
+from engine.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,11 +151,20 @@ class Conversation:
     async def watch_more(self, number: int, run: str, node_rank: int, streams: Mapping[str, tuple[int, int]]) -> None:
         await self.ask("watch", timeout=30.0, sub=number, run=run, node_rank=node_rank, streams=dict(streams))
 
+    def give_up(self, error: MachineError) -> None:
+        """End the conversation because of this error, as if the link had broken."""
+        if self._end is None:
+            self._end = error
+            self.ended.set_result(error)
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(error)
+
     async def close(self) -> None:
         """Leave the node. What runs there runs on."""
         for task in self._tasks:
             task.cancel()
-        self._finish(ConnectionLost("closed", node=self.host))
+        self.give_up(ConnectionLost("closed", node=self.host))
         await self._link.close()
         await self._transport.close()
 
@@ -164,8 +174,8 @@ class Conversation:
         future = self._pending[number] = asyncio.get_running_loop().create_future()
         request = json.dumps({"id": number, "do": verb, **fields}, separators=(",", ":")).encode() + b"\n"
         try:
-            await asyncio.wait_for(self._link.send(request), timeout)
-            answer = await asyncio.wait_for(future, timeout)
+            await within(timeout, self._link.send(request))
+            answer = await within(timeout, future)
         except asyncio.TimeoutError:
             raise ConnectionLost(f"no answer to “{verb}” within {timeout:.0f} s", node=self.host) from None
         finally:
@@ -186,7 +196,7 @@ class Conversation:
                 await self.ask("ping", timeout=PING_EVERY * 2)
             except MachineError as lost:
                 if self._heard < asked:
-                    self._finish(lost)
+                    self.give_up(lost)
 
     async def _read(self) -> None:
         try:
@@ -204,15 +214,7 @@ class Conversation:
             error = MachineError(f"the log mirror on this machine cannot be written: {full}", node=self.host)
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as junk:
             error = ConnectionLost(f"the node does not keep to the protocol: {clean(str(junk))}", node=self.host)
-        self._finish(error)
-
-    def _finish(self, error: MachineError) -> None:
-        if self._end is None:
-            self._end = error
-            self.ended.set_result(error)
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(error)
+        self.give_up(error)
 
     def _digest(self, data: bytes) -> None:
         """Take bytes from the node: frames of JSON lines, some with a payload that passes through unjoined."""
@@ -304,7 +306,7 @@ async def converse(transport: Transport, host: str, state_dir: str = "") -> Conv
     NoPython, NodeRefused (state folder), ConnectionLost; bounded by 45 s in all.
     """
     try:
-        return await asyncio.wait_for(_converse(transport, host, state_dir), OPEN_TIMEOUT)
+        return await within(OPEN_TIMEOUT, _converse(transport, host, state_dir))
     except asyncio.TimeoutError:
         raise ConnectionLost(
             f"connected, and then no word from our program within {OPEN_TIMEOUT:.0f} s",

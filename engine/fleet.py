@@ -31,6 +31,7 @@ class Fleet:
         self._connector = connector
         self._accept = accept
         self._asking = asyncio.Lock()
+        self._accepted: set[tuple[str, int, str]] = set()
 
     async def dial(self, node_rank: int) -> Conversation:
         """One conversation; an unknown host key is shown to the user, one at a time."""
@@ -38,10 +39,13 @@ class Fleet:
         try:
             return await self._dial(node)
         except HostKeyUnknown as unknown:
+            key = (unknown.host, unknown.port, unknown.fingerprint)
             async with self._asking:
-                if not await self._accept(unknown):
-                    raise
-                await self._connector.remember(unknown)
+                if key not in self._accepted:  # a jump host's key stands before every node behind it
+                    if not unknown.entry or not await self._accept(unknown):
+                        raise
+                    await self._connector.remember(unknown)
+                    self._accepted.add(key)
             return await self._dial(node)
 
     async def dial_all(self) -> dict[int, Conversation | RankdeckError]:

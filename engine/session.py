@@ -139,18 +139,7 @@ class Session:
         session = cls(folder, connector, viewer, accept)
         for finding in checked.findings:
             if finding.severity != "ok":
-                session._say(
-                    events.Finding(
-                        t=time.time(),
-                        node_rank=-1 if finding.node_rank is None else finding.node_rank,
-                        check=finding.check,
-                        severity=finding.severity,
-                        host=finding.host,
-                        text=finding.text,
-                        evidence=finding.evidence,
-                        remedy=finding.remedy,
-                    )
-                )
+                session._say(finding.event(time.time()))
 
         async def start(rank: int) -> MachineError | None:
             job = job_of(plan, checked.profile, rank)

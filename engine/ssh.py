@@ -40,6 +40,7 @@ from engine.ssh_keys import KeyRing, Offer, fresh
 from engine.ssh_link import WINDOW, SshLink
 from engine.ssh_login import CIPHERS, KEX, LOGIN_METHODS, MACS, Login, host_name, translate
 from engine.text import clean
+from engine.waiting import in_thread, within
 
 if TYPE_CHECKING:
     import socket
@@ -129,7 +130,7 @@ class SshClient:
         if not unknown.entry or not files:
             raise RequestError("your ssh config lets no host key be stored", node=unknown.node, remedy=unknown.remedy)
         try:
-            await asyncio.to_thread(known_hosts.remember, unknown.entry, files[0])
+            await in_thread(known_hosts.remember, unknown.entry, files[0])
         except (OSError, ValueError) as error:
             raise RequestError(f"the host key cannot be stored in {files[0]}: {error}", node=unknown.node) from None
         for paths in [p for p in self._known if files[0] in p]:
@@ -299,7 +300,7 @@ class SshClient:
     async def _known_hosts(self, config: HostConfig) -> KnownHosts:
         paths = (*config.user_known_hosts, *config.global_known_hosts)
         if paths not in self._known:
-            self._known[paths] = asyncio.ensure_future(asyncio.to_thread(KnownHosts.read, paths))
+            self._known[paths] = asyncio.ensure_future(in_thread(KnownHosts.read, paths))
         return await asyncio.shield(self._known[paths])
 
     def _marked_keys(self, login: Login) -> tuple[list[asyncssh.SSHKey], ...]:
@@ -368,12 +369,12 @@ class SshTransport:
     async def open(self, command: str) -> Link:
         """Start a program through the login shell. Raises NodeRefused or ConnectionLost."""
         try:
-            _, link = await asyncio.wait_for(
+            _, link = await within(
+                self._timeouts.open,
                 self.connection.create_session(
                     lambda: SshLink(self.name, self._why_lost), command,
                     encoding=None, request_pty=False, x11_forwarding=False, env=None, send_env=None, window=WINDOW,
                 ),
-                self._timeouts.open,
             )  # fmt: skip
         except asyncio.TimeoutError:
             raise NodeRefused(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from engine.errors import MachineError, RequestError
 from engine.ssh_grammar import Grammar, home, local_user
+from engine.waiting import in_thread
 
 _HOST_FORBIDDEN = frozenset("'`\"$\\;&<>|(){},/@*?!#=")
 _USER_FORBIDDEN = frozenset("'`\"$;&<>|(){},@*?!#")
@@ -131,7 +132,7 @@ class SshConfig:
     async def _ask(self, host: str, user: str, port: int | None) -> HostConfig:
         async with self._slots:
             self.asked += 1
-            text = await asyncio.to_thread(self._run, host, user, port)
+            text = await in_thread(self._run, host, user, port)
         return parse_answer(text, host)
 
     def _run(self, host: str, user: str, port: int | None) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import Unreachable
 from engine.ssh_config import expand_command
 from engine.text import clean
+from engine.waiting import in_thread, within
 
 if TYPE_CHECKING:
     from engine.ssh_config import HostConfig
@@ -53,7 +54,7 @@ async def dial(config: HostConfig, timeout: float) -> socket.socket:
     """A connected socket; raises Unreachable. `timeout` (seconds) holds for the name and for each address."""
     family = _FAMILIES.get(config.address_family, socket.AF_UNSPEC)
     try:
-        found = await asyncio.wait_for(_addresses(config.hostname, config.port, family), timeout)
+        found = await within(timeout, _addresses(config.hostname, config.port, family))
     except (socket.gaierror, UnicodeError, asyncio.TimeoutError) as error:
         said = error.strerror if isinstance(error, socket.gaierror) else "no answer from the name service"
         raise Unreachable(
@@ -68,16 +69,15 @@ async def dial(config: HostConfig, timeout: float) -> socket.socket:
         except OSError as error:
             last = error
     words, remedy = _WORDS.get(last.errno or 0, (last.strerror or str(last), ""))
-    within = f" within {timeout:g} s" if last.errno == errno.ETIMEDOUT else ""
-    raise Unreachable(f"{place(config)}: {words}{within}", node=config.host, remedy=remedy)
+    limit = f" within {timeout:g} s" if last.errno == errno.ETIMEDOUT else ""
+    raise Unreachable(f"{place(config)}: {words}{limit}", node=config.host, remedy=remedy)
 
 
 async def _addresses(host: str, port: int, family: int) -> list[tuple[Any, ...]]:
     try:  # an address needs no name service, and no thread to wait for one
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        return await in_thread(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
 
 
 async def _connect(kind: int, protocol: int, address: tuple[object, ...], bind: str, timeout: float) -> socket.socket:
@@ -86,7 +86,7 @@ async def _connect(kind: int, protocol: int, address: tuple[object, ...], bind: 
         sock.setblocking(False)
         if bind:
             sock.bind((bind, 0))
-        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, address), timeout)
+        await within(timeout, asyncio.get_running_loop().sock_connect(sock, address))
         return sock
     except asyncio.TimeoutError:
         sock.close()
@@ -102,7 +102,7 @@ async def greeting(sock: socket.socket, config: HostConfig, timeout: float) -> b
     readable = asyncio.Event()
     loop.add_reader(sock, readable.set)
     try:
-        await asyncio.wait_for(readable.wait(), timeout)
+        await within(timeout, readable.wait())
         said = sock.recv(_GREETING, socket.MSG_PEEK)
     except asyncio.TimeoutError:
         raise silent(config, timeout) from None

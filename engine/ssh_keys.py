@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from engine.waiting import in_thread, within
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -100,10 +102,10 @@ class KeyRing:
                     file.remedy = f"ssh-add {shlex.quote(str(file.path))}"
                     return False
                 try:
-                    key = await asyncio.to_thread(asyncssh.import_private_key, file.locked, passphrase)
+                    key = await in_thread(asyncssh.import_private_key, file.locked, passphrase)
                 except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
                     continue
-                file.pairs, file.locked = await asyncio.to_thread(_pairs, key, file.path), b""
+                file.pairs, file.locked = await in_thread(_pairs, key, file.path), b""
             if file.locked:
                 file.locked = b""
                 file.problem = f"{_PASSPHRASE_TRIES} wrong passphrases"
@@ -117,7 +119,7 @@ class KeyRing:
 
     async def _file(self, path: Path) -> KeyFile:
         if path not in self._files:
-            self._files[path] = asyncio.ensure_future(asyncio.to_thread(read_key_file, path))
+            self._files[path] = asyncio.ensure_future(in_thread(read_key_file, path))
         return await asyncio.shield(self._files[path])
 
     async def _agent(self, path: str) -> _Agent:
@@ -128,7 +130,7 @@ class KeyRing:
         return await asyncio.shield(self._agents[path])
 
     async def _certificates(self, paths: Sequence[Path]) -> list[asyncssh.SSHCertificate]:
-        return await asyncio.to_thread(_read_certificates, paths) if paths else []
+        return await in_thread(_read_certificates, paths) if paths else []
 
 
 @dataclass
@@ -141,8 +143,8 @@ class _Agent:
     async def reach(cls, path: str) -> _Agent:
         client = None
         try:
-            client = await asyncio.wait_for(asyncssh.connect_agent(path), _AGENT_TIMEOUT)
-            return cls(client, list(await asyncio.wait_for(client.get_keys(), _AGENT_TIMEOUT)))
+            client = await within(_AGENT_TIMEOUT, asyncssh.connect_agent(path))
+            return cls(client, list(await within(_AGENT_TIMEOUT, client.get_keys())))
         except (OSError, ValueError, asyncssh.Error, asyncio.TimeoutError) as error:
             if client is not None:
                 client.close()

@@ -18,6 +18,7 @@ import asyncssh
 
 from engine.errors import ConnectionLost
 from engine.transport import STDERR_TAIL
+from engine.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ class SshLink(asyncssh.SSHClientSession[bytes]):
         if self._writable.is_set():
             return
         try:
-            await asyncio.wait_for(self._writable.wait(), _SEND_TIMEOUT)
+            await within(_SEND_TIMEOUT, self._writable.wait())
         except asyncio.TimeoutError:
             raise ConnectionLost(f"the program read nothing for {_SEND_TIMEOUT:g} s", node=self._name) from None
         if self._over and (lost := self._ending()) is not None:

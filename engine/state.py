@@ -123,7 +123,7 @@ class RunState:
                 worker.ended, worker.code, worker.signal = event.t, event.code, event.signal
             case events.Metric():
                 worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
-                worker.metric = event
+                event = worker.metric = _merged(worker.metric, event)
                 if self.metric is None or self._newer(event, self.metric):
                     self.metric = event
             case events.Stop():
@@ -265,6 +265,16 @@ class RunState:
         """The run's progress is that of the rank that reports a step, of the newest attempt, furthest on."""
         here = (metric.attempt, metric.step if metric.step is not None else -1, metric.loss is not None)
         return here >= (than.attempt, than.step if than.step is not None else -1, than.loss is not None)
+
+
+def _merged(old: events.Metric | None, new: events.Metric) -> events.Metric:
+    """What is known of a rank after its newest line: lines speak of different things, and each says its own newest."""
+    if old is None:
+        return new
+    kept = {name: getattr(old, name) for name in new.__struct_fields__ if getattr(new, name) is None}
+    if "rate" in kept:
+        kept["rate_unit"] = old.rate_unit
+    return msgspec.structs.replace(new, **kept, extra={**old.extra, **new.extra})
 
 
 def _unhandled(event: NoReturn) -> NoReturn:

@@ -17,6 +17,7 @@ import signal
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import ConnectionLost, NodeRefused
+from engine.waiting import within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,7 +218,7 @@ class LocalLink:
             return
         try:
             self._stdin.write(data)
-            await asyncio.wait_for(self._stdin.drain(), _SEND_TIMEOUT)
+            await within(_SEND_TIMEOUT, self._stdin.drain())
         except (ConnectionError, RuntimeError):
             pass  # the program has closed its input or ended
         except asyncio.TimeoutError:
@@ -250,8 +251,7 @@ class LocalLink:
             if done:
                 break
         self._drain.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._drain
+        await asyncio.wait({self._drain})
         transport = getattr(self._process, "_transport", None)
         if isinstance(transport, asyncio.SubprocessTransport):
             transport.close()  # a descendant may hold the pipes open for as long as it likes

@@ -17,6 +17,7 @@ from engine.errors import (
     ConnectionLost,
     HostKeyChanged,
     HostKeyUnknown,
+    MachineError,
     NodeRefused,
     NoPython,
     Unreachable,
@@ -240,8 +241,10 @@ class NodeWatch:
             task.add_done_callback(self._adding.discard)
 
     async def _ask_more(self, conversation: Conversation, follow: int, new: dict[str, tuple[int, int]]) -> None:
-        with contextlib.suppress(ConnectionLost):
+        try:
             await conversation.watch_more(follow, self._folder.run, self.node_rank, new)
+        except MachineError as error:
+            conversation.give_up(error)  # the next one asks for all of them; this one would never be drained
 
     def _mirror(self, stream: str) -> Mirror:
         if stream not in self._mirrors:

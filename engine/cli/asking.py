@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +45,7 @@ class Terminal:
     """Asks the user, when there is one."""
 
     async def passphrase(self, path: str) -> str | None:
-        if not sys.stdin.isatty():
-            return None
-        import getpass
-
-        return await asyncio.to_thread(getpass.getpass, f"Passphrase for {path}: ", sys.stderr)
+        return await typed(f"Passphrase for {path}: ", hidden=True) if sys.stdin.isatty() else None
 
     async def accept(self, unknown: HostKeyUnknown) -> bool:
         """Show an unknown host key; only a typed yes stores it."""
@@ -55,25 +53,68 @@ class Terminal:
             return False
         say(f"{unknown.node}: the host key of {unknown.host} port {unknown.port} is not known")
         say(f"  {unknown.key_type} {unknown.fingerprint}")
-        sys.stderr.write("Compare it with the machine's own. Store it and go on? (yes/no) ")
-        sys.stderr.flush()
-        answer: str = await asyncio.to_thread(sys.stdin.readline)
-        return answer.strip() == "yes"
+        return await typed("Compare it with the machine's own. Store it and go on? (yes/no) ") == "yes"
+
+
+async def typed(question: str, hidden: bool = False) -> str:
+    """A line from the terminal, without spaces at its ends where it shows. Cancelled, it leaves the terminal as it was.
+
+    No thread reads it: one that waits for the keyboard would hold up the end of the program.
+    """
+    import termios
+
+    fd, loop, ready, line = sys.stdin.fileno(), asyncio.get_running_loop(), asyncio.Event(), b""
+    before = termios.tcgetattr(fd)
+    if hidden:
+        termios.tcsetattr(fd, termios.TCSAFLUSH, [*before[:3], before[3] & ~termios.ECHO, *before[4:]])
+    print(question, end="", file=sys.stderr, flush=True)
+    loop.add_reader(fd, ready.set)
+    try:
+        while not line.endswith(b"\n"):
+            ready.clear()
+            await ready.wait()
+            if not (data := os.read(fd, 4096)):
+                break
+            line += data
+    finally:
+        loop.remove_reader(fd)
+        if hidden:
+            termios.tcsetattr(fd, termios.TCSAFLUSH, before)
+            say("")
+    text = line.decode(errors="surrogateescape")
+    return text.rstrip("\r\n") if hidden else text.strip()
 
 
 def run_async(work: Callable[[Connector], Coroutine[Any, Any, int]]) -> int:
-    """Run one asynchronous command. Ctrl-C and SIGTERM cancel it: 130, and what runs on the nodes runs on."""
+    """Run one asynchronous command. Ctrl-C, SIGTERM and SIGHUP cancel it: 130, and what runs on the nodes runs on.
+
+    The second Ctrl-C or SIGTERM ends this program at once, whatever it is doing: waiting for a node that does not
+    answer, or for somebody to read what it prints.
+    """
+    import signal
+
     from engine.transport import Connector
 
-    async def inner() -> int:
-        import signal
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
-        task = asyncio.current_task()
+    async def inner() -> int:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+
+        def leave(number: int, frame: object) -> None:
+            if asked and number != signal.SIGHUP:
+                if os.isatty(2):  # a pipe that nobody reads could hold us up
+                    os.write(2, b"\nrankdeck: left at once; what runs on the nodes runs on\n")
+                os._exit(EXIT_INTERRUPTED)
+            asked.append(number)
+            with contextlib.suppress(RuntimeError):  # the work is over, and its loop closed
+                loop.call_soon_threadsafe(task.cancel)
+
+        for number, handler in before.items():
             # Ignored where the caller asked for it: nohup, or & in a script.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, leave)
         connector = Connector(ask=Terminal())
         try:
             return await work(connector)
@@ -82,7 +123,11 @@ def run_async(work: Callable[[Connector], Coroutine[Any, Any, int]]) -> int:
         finally:
             await connector.close()
 
-    return asyncio.run(inner())
+    try:
+        return asyncio.run(inner())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def show_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

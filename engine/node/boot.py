@@ -69,6 +69,16 @@ def program(folder: str) -> str:
     return path
 
 
+def user() -> str:
+    """Whose account this is: by the password database, as for ssh; what the environment says may be another's."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def boot() -> None:
     shell = shell_seconds()
     if sys.version_info < (3, 8):
@@ -98,7 +108,7 @@ def boot() -> None:
         host=os.uname().nodename,
         python="%d.%d.%d" % sys.version_info[:3],
         state=root,
-        user=os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid()),
+        user=user(),
         boot=boot_id,
         t=time.time(),
         shell=shell,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from engine import events
 from engine.errors import RankdeckError, RequestError
 from engine.hosts import LOCAL
 from engine.preflight.observation import Observation
@@ -44,6 +45,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[str, ...] = ()
     remedy: str = ""
     fix: tuple[str, ...] = ()
+
+    def event(self, t: float) -> events.Finding:
+        """What a launch writes down of it; `t` in unix seconds."""
+        return events.Finding(
+            t=t,
+            node_rank=-1 if self.node_rank is None else self.node_rank,
+            check=self.check,
+            severity=self.severity,
+            host=self.host,
+            text=self.text,
+            evidence=self.evidence,
+            remedy=self.remedy,
+        )
 
 
 @dataclass(frozen=True)

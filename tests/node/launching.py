@@ -33,8 +33,9 @@ def build_program(folder: Path) -> Path:
 
 def standin(nproc: int, source: str) -> str:
     """A script that runs the stand-in for torchrun; `source` is the Python program of each rank."""
-    words = [sys.executable, str(STANDIN), str(nproc)]
-    return f"exec {shlex.join(words)} $RANKDECK_RUN_DIR/ranks {shlex.join([sys.executable, '-u', '-c', source])}"
+    words = [sys.executable, str(STANDIN), f"--nproc_per_node={nproc}"]
+    rank = shlex.join([sys.executable, "-u", "-c", source])
+    return f"exec {shlex.join(words)} --log_dir=$RANKDECK_RUN_DIR/ranks {rank}"
 
 
 def torchrun(nproc: int, program: Path, *options: str) -> str:

@@ -1,6 +1,7 @@
 """A stand-in for torchrun without torch: the same processes, environment, folders, log texts and order of signals.
 
-usage: standin_torchrun.py NPROC LOG_DIR PROGRAM…
+usage: standin_torchrun.py [--OPTION=VALUE]… PROGRAM…     options as torchrun's; nproc_per_node, node_rank, nnodes and
+log_dir mean something, the others are passed over. The program is a command, as after --no_python.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ def end(*_: Any) -> None:
     raise Ended
 
 
-def start(local_rank: int, nproc: int, folder: Path, program: list[str]) -> subprocess.Popen[bytes]:
+def start(local_rank: int, options: dict[str, str], folder: Path, program: list[str]) -> subprocess.Popen[bytes]:
+    nproc, node_rank = int(options["nproc_per_node"]), int(options.get("node_rank", "0"))
     folder = folder / str(local_rank)
     folder.mkdir(parents=True)
-    env = {**os.environ, "LOCAL_RANK": str(local_rank), "RANK": str(local_rank), "LOCAL_WORLD_SIZE": str(nproc)}
+    env = {**os.environ, "LOCAL_RANK": str(local_rank), "RANK": str(node_rank * nproc + local_rank)}
+    env.update(LOCAL_WORLD_SIZE=str(nproc), WORLD_SIZE=str(nproc * int(options.get("nnodes", "1"))))
     env["TORCHELASTIC_RESTART_COUNT"] = "0"
     with (folder / "stdout.log").open("wb") as out, (folder / "stderr.log").open("wb") as err:
         return subprocess.Popen(program, env=env, stdout=out, stderr=err, start_new_session=True)
@@ -46,11 +49,15 @@ def close(workers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def main() -> int:
-    nproc, folder, program = int(sys.argv[1]), Path(sys.argv[2]) / "none_x1", sys.argv[3:]
+    words = sys.argv[1:]
+    first = next(place for place, word in enumerate(words) if not word.startswith("--"))
+    options = {name.removeprefix("--"): value for name, _, value in (word.partition("=") for word in words[:first])}
+    folder, program = Path(options["log_dir"]) / "none_x1", words[first:]
     signal.signal(signal.SIGTERM, end)
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        workers += [start(k, nproc, folder / "attempt_0", program) for k in range(nproc)]
+        nproc = int(options["nproc_per_node"])
+        workers += [start(k, options, folder / "attempt_0", program) for k in range(nproc)]
         while any(worker.poll() is None for worker in workers):
             time.sleep(0.1)
             for local_rank, worker in enumerate(workers):

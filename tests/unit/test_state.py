@@ -176,6 +176,20 @@ def test_progress_is_that_of_the_furthest_rank_of_the_newest_attempt() -> None:
     assert (state.metric.attempt, state.metric.step, state.metric.loss) == (1, 3, 4.0)
 
 
+def test_a_line_that_speaks_of_less_takes_nothing_from_what_is_known_of_a_rank() -> None:
+    state = RunState(made_plan())
+    where: dict[str, Any] = {"node_rank": 0, "attempt": 0, "local_rank": 0}
+    state.apply(
+        events.Metric(t=1.0, **where, step=3, loss=4.0, rate=9.0, rate_unit="it/s", extra={"acc": 0.5, "ppl": 3.0})
+    )
+    state.apply(events.Metric(t=2.0, **where, grad_norm=0.7, extra={"acc": 0.6}))
+    known = events.Metric(
+        t=2.0, **where, step=3, loss=4.0, grad_norm=0.7, rate=9.0, rate_unit="it/s", extra={"acc": 0.6, "ppl": 3.0}
+    )
+    assert state.workers[0, 0, 0].metric == known
+    assert state.metric == known
+
+
 def test_a_run_that_could_not_be_started_everywhere_is_not_running() -> None:
     state = RunState(made_plan())
     state.apply(events.Ended(t=1.0, outcome="failed", text="gpu02: no space left"))
