@@ -214,6 +214,9 @@ class Conversation:
             error = MachineError(f"the log mirror on this machine cannot be written: {full}", node=self.host)
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as junk:
             error = ConnectionLost(f"the node does not keep to the protocol: {clean(str(junk))}", node=self.host)
+        except Exception as fault:  # ours or the viewer's: a conversation that nobody reads would look silent
+            error = MachineError(f"a fault of Rankdeck's own: {clean(repr(fault))}", node=self.host)
+            error.__cause__ = fault
         self.give_up(error)
 
     def _digest(self, data: bytes) -> None:
