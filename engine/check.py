@@ -22,8 +22,10 @@ import msgspec
 from engine import launchers, preflight
 from engine.errors import ConnectionLost, RankdeckError, RequestError
 from engine.fleet import close_all
-from engine.mesh import mesh
+from engine.mesh import mesh, speed
 from engine.preflight import pairs
+from engine.preflight.mesh import blocked, lossy
+from engine.preflight.speed import busy
 from engine.waiting import within
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ QUESTIONS: tuple[tuple[str, ...], ...] = (
     ("python", "program", "gpus"),
 )
 """The parts of an observation that are asked for together: what a node knows at once, and what takes its shell."""
-REACH, MESH = "reach", "mesh"
-PARTS = (REACH, *(part for parts in QUESTIONS for part in parts), MESH)
+REACH, MESH, SPEED = "reach", "mesh", "speed"
+PARTS = (REACH, *(part for parts in QUESTIONS for part in parts), MESH, SPEED)
 CALLABLE = {REACH, "addresses", "ports"}
 """What has to be known of a node before it calls others."""
 SECONDS = 60.0
@@ -66,8 +68,12 @@ class Preflight:
         skip: Collection[str] = (),
         changed: Callable[[], None] = lambda: None,
         conversations: Mapping[int, Conversation] | None = None,
+        measure: bool | None = False,
     ) -> None:
-        """`conversations` are open already, and ours from now on. RequestError for a launcher or check that is none."""
+        """`measure` fills the lines between the nodes for a moment to see what they carry; None: where nobody works.
+
+        `conversations` are open already, and ours from now on. RequestError for a launcher or check that is none.
+        """
         launchers.find(profile.launcher)
         if profile.launcher == "slurm":
             raise RequestError(
@@ -75,10 +81,14 @@ class Preflight:
                 remedy=f"rankdeck print {profile.name} > job.sbatch, then: sbatch job.sbatch",
             )
         self.profile = profile
-        self.skip = preflight.known_checks(skip)
+        self._measure = measure
+        self._parts = tuple(part for part in PARTS if measure is not False or part != SPEED)
+        self.skip = preflight.known_checks(skip) | {
+            name for name, check in preflight.CHECKS.items() if not set(check.needs) <= set(self._parts)
+        }
         self.conversations: dict[int, Conversation | RankdeckError] = dict(conversations or {})
         self.observations: dict[int, Observation | RankdeckError] = {}
-        self.waiting: dict[int, set[str]] = {rank: set(PARTS) for rank in range(len(profile.nodes))}
+        self.waiting: dict[int, set[str]] = {rank: set(self._parts) for rank in range(len(profile.nodes))}
         self.findings: list[Finding] = []
         self._fleet = fleet
         self._changed = changed
@@ -108,12 +118,19 @@ class Preflight:
 
     async def run(self) -> None:
         """Look at every node. When this is cancelled, the conversations that are open are closed."""
-        await self._look(dict.fromkeys(range(len(self.profile.nodes)), PARTS))
+        await self._look(dict.fromkeys(range(len(self.profile.nodes)), self._parts))
 
     async def retry(self, node_rank: int | None = None, check: str | None = None) -> None:
-        """Look again: at one node or all, for one check or all. A node that did not answer is connected anew."""
+        """Look again: at one node or all, for one check or all. A node that did not answer is connected anew.
+
+        A check that is asked for by its name is not skipped any more, and measures whoever works there.
+        """
         ranks = range(len(self.profile.nodes)) if node_rank is None else [node_rank]
-        await self._look(dict.fromkeys(ranks, PARTS if check is None else preflight.CHECKS[check].needs))
+        parts = self._parts if check is None else preflight.CHECKS[check].needs
+        if check is not None:
+            self.skip -= {check}
+            self._measure = self._measure or SPEED in parts
+        await self._look(dict.fromkeys(ranks, parts))
 
     async def close(self) -> None:
         """Leave the nodes."""
@@ -122,7 +139,7 @@ class Preflight:
     async def _look(self, wanted: dict[int, tuple[str, ...]]) -> None:
         for rank, parts in wanted.items():
             away = isinstance(self.observations.get(rank), RankdeckError)
-            self.waiting[rank] = set(PARTS if away else parts)
+            self.waiting[rank] = set(self._parts if away else parts)
             if MESH in self.waiting[rank]:
                 self._called = {pair for pair in self._called if rank not in pair}
         self._news()
@@ -130,6 +147,7 @@ class Preflight:
         try:
             await asyncio.gather(*map(self._visit, wanted))
             await crossing
+            await self._pour()
         except BaseException:
             await self.close()
             raise
@@ -227,6 +245,27 @@ class Preflight:
                 new = msgspec.structs.replace(found, links=links)
                 self.observations[rank] = msgspec.structs.replace(old, mesh=new)
 
+    async def _pour(self) -> None:
+        """Measure the lines from neighbour to neighbour, all at once, when everything else is known."""
+        wanted = {rank for rank, parts in self.waiting.items() if SPEED in parts}
+        if not wanted:
+            return
+        there = sorted(self._callable() & pairs.addresses(self.profile, self.observations).keys())
+        seen = preflight.Seen(self.profile, self.observations)
+        disturbed = busy(seen) if self._measure is None else ""
+        calls: set[Pair] = set()
+        if not (disturbed or self._stays_home or len(there) < 2):
+            calls = set(zip(there, [*there[1:], there[0]], strict=True)) - blocked(seen) - lossy(seen)
+        opened = {rank: c for rank, c in self.conversations.items() if not isinstance(c, RankdeckError)}
+        found = await speed(opened, pairs.addresses(self.profile, self.observations), calls) if calls else {}
+        for rank in wanted:
+            new, old = found.get(rank, preflight.Speed(left_out=disturbed)), self.observations.get(rank)
+            if isinstance(new, ConnectionLost):
+                self._lost(rank, new)
+            elif isinstance(old, preflight.Observation):
+                self.observations[rank] = msgspec.structs.replace(old, speed=new)
+            self._came(rank, {SPEED})
+
     def _saw(self, rank: int, parts: Iterable[str], new: Observation) -> None:
         old = self.observations[rank]
         if isinstance(old, preflight.Observation):
@@ -257,9 +296,13 @@ class Preflight:
 
 
 async def check(
-    profile: Profile, fleet: Fleet, skip: Collection[str] = (), changed: Callable[[Preflight], None] | None = None
+    profile: Profile,
+    fleet: Fleet,
+    skip: Collection[str] = (),
+    changed: Callable[[Preflight], None] | None = None,
+    measure: bool | None = False,
 ) -> Preflight:
     """One whole preflight, with its conversations open."""
-    made = Preflight(profile, fleet, skip, lambda: changed(made) if changed is not None else None)
+    made = Preflight(profile, fleet, skip, lambda: changed(made) if changed is not None else None, measure=measure)
     await made.run()
     return made

@@ -1,15 +1,19 @@
-"""A round of real connections among nodes: all listen, all call at once, all let go of their ports."""
+"""A round of real connections among nodes: all listen, all call at once, all let go of their ports.
+
+`mesh` asks who can talk to whom, with a handful of packets; `speed` fills the lines of the nodes for a moment.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine.errors import ConnectionLost, MachineError
-from engine.preflight.observation import Link, Mesh
+from engine.preflight.observation import Flow, Link, Mesh, Speed
 from engine.text import clean
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ HIGH_PORTS = 2
 """Ports that every node listens on, of the kernel's choice: firewalls may open some of them."""
 CONNECT_SECONDS = 2.0
 ASK_SECONDS = 15.0
+POUR_SECONDS = 0.4
 
 
 async def mesh(
@@ -77,6 +82,46 @@ async def mesh(
     # The master port is free for the launch when this has been answered.
     await asyncio.gather(*(ask(rank, "hush") for rank in listening if rank not in failed))
     return {**found, **failed}
+
+
+async def speed(
+    conversations: Mapping[int, Conversation], addresses: Mapping[int, str], calls: Collection[Pair]
+) -> dict[int, Speed | ConnectionLost]:
+    """Let every caller of `calls` send to whom it calls as much as goes, all at once, for POUR_SECONDS."""
+    nonce = secrets.token_hex(16)
+    found: dict[int, Speed | ConnectionLost] = {}
+
+    async def ask(rank: int, verb: str, **fields: Any) -> dict[str, Any]:
+        try:
+            return await conversations[rank].ask(verb, timeout=ASK_SECONDS, nonce=nonce, **fields)
+        except ConnectionLost as lost:
+            found[rank] = lost
+        except MachineError as error:
+            found[rank] = Speed(error=error.text)
+        return {}
+
+    async def pour(rank: int, to: int) -> Flow:
+        if not ports[to]:
+            return Flow(to=to, error="it does not listen")
+        target = [to, addresses[to], ports[to][0]]
+        answer = await ask(rank, "pour", target=target, source=addresses[rank], seconds=POUR_SECONDS)
+        rate = answer.get("rate")
+        if not isinstance(rate, (int, float)) or not math.isfinite(rate):
+            return Flow(to=to, error=clean(str(answer.get("error", "no answer"))))
+        return Flow(to=to, rate=float(rate))
+
+    listening = sorted({b for _, b in calls})
+    answers = await asyncio.gather(
+        *(ask(rank, "listen", address=addresses[rank], count=1, sink=True) for rank in listening)
+    )
+    ports = {rank: _ports(answer) for rank, answer in zip(listening, answers, strict=True)}
+    pouring = sorted(calls)
+    flows = await asyncio.gather(*(pour(*pair) for pair in pouring))
+    await asyncio.gather(*(ask(rank, "hush") for rank in listening if rank not in found))
+    made: dict[int, list[Flow]] = {}
+    for (rank, _), flow in zip(pouring, flows, strict=True):
+        made.setdefault(rank, []).append(flow)
+    return {**{rank: Speed(flows=tuple(some)) for rank, some in made.items()}, **found}
 
 
 def _ports(answer: Mapping[str, Any]) -> list[int]:

@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     profile(check)
     skips(check)
     check.add_argument("--json", action="store_true", help="a JSON object a finding on stdout, as soon as it is final")
+    check.add_argument(
+        "--speed",
+        action=argparse.BooleanOptionalAction,
+        help="measure what the lines between the nodes carry (default: where no job runs)",
+    )
     check.add_argument("--fix", action="store_true", help="write what mends the findings into the profile, check again")
 
     show = command("print", "print what would run, byte for byte; start nothing")

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
 
 async def checked(
-    asked: Profile, connector: Connector, skip: Iterable[str], told: Callable[[Finding], None] | None = None
+    asked: Profile,
+    connector: Connector,
+    skip: Iterable[str],
+    told: Callable[[Finding], None] | None = None,
+    measure: bool | None = False,
 ) -> Preflight:
-    """A whole preflight; `told` gets every finding as soon as it is final."""
+    """A whole preflight; `told` gets every finding as soon as it is final. `measure`: see `engine.check.Preflight`."""
     from engine.check import check as ask_nodes
     from engine.fleet import Fleet
 
@@ -48,21 +52,21 @@ async def checked(
                 told(finding)
 
     fleet = Fleet(asked.nodes, asked.state_dir, connector, Terminal().accept)
-    return await ask_nodes(asked, fleet, tuple(skip), changed)
+    return await ask_nodes(asked, fleet, tuple(skip), changed, measure)
 
 
 def check(options: Namespace) -> int:
     asked = asked_profile(options)
 
     async def work(connector: Connector) -> int:
-        found = await checked(asked, connector, options.skip, emit if options.json else None)
+        found = await checked(asked, connector, options.skip, emit if options.json else None, options.speed)
         await found.close()
         if options.fix and (settings := fixes(found.findings)):
             path = shelf.find(options.profile)
             profile.save(path, profile.override(profile.load(path), settings))
             for setting in settings:
                 say(f"{path}: {setting}")
-            found = await checked(profile.override(asked, settings), connector, options.skip)
+            found = await checked(profile.override(asked, settings), connector, options.skip, None, options.speed)
             await found.close()
         if not options.json:
             show_matrix(found)

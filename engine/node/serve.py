@@ -63,6 +63,7 @@ class Serve:
             "probe": self._probe,
             "listen": self._listen,
             "call": self._call,
+            "pour": self._pour,
             "hush": self._hush,
             "sample": self._sample,
             "launch": self._launch,
@@ -233,7 +234,8 @@ class Serve:
         from engine.node import mesh
 
         self._hush(request)
-        found = mesh.Listener(request["nonce"], str(request["address"]), int(request["count"]), request.get("also"))
+        count, sink = int(request["count"]), bool(request.get("sink"))
+        found = mesh.Listener(request["nonce"], str(request["address"]), count, request.get("also"), sink)
         self._listener = found
         return {"ports": found.ports, "also": found.also}
 
@@ -243,6 +245,14 @@ class Serve:
 
         targets = [mesh.Target(key, str(address), int(port)) for key, address, port in request["targets"]]
         return {"answers": mesh.call(request["nonce"], targets, str(request["source"]), float(request["seconds"]))}
+
+    def _pour(self, request: Json) -> Json:
+        """Measure the way to the sink of another node; the target is [key, address, port]."""
+        from engine.node import mesh
+
+        key, address, port = request["target"]
+        seconds = min(2.0, float(request["seconds"]))
+        return mesh.pour(request["nonce"], mesh.Target(key, str(address), int(port)), str(request["source"]), seconds)
 
     def _hush(self, request: Json) -> Json:
         listener, self._listener = self._listener, None

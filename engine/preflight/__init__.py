@@ -21,10 +21,10 @@ from engine.preflight.findings import (
     known_checks,
 )
 from engine.preflight.matrix import MARKS, Cell, matrix, picture
-from engine.preflight.observation import Observation, Reach, read
+from engine.preflight.observation import Observation, Reach, Speed, read
 
 # The order of a launch, which is the order in which the findings are worth reading; a new module comes after these.
-_ORDER = ("reach", "program", "devices", "ports", "addresses", "mesh", "fabric", "limits", "batch", "jobs")
+_ORDER = ("reach", "program", "devices", "ports", "addresses", "mesh", "speed", "fabric", "limits", "batch", "jobs")
 _found = [module.name for module in iter_modules(__path__)]
 for _name in sorted(_found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
     import_module(f"{__name__}.{_name}")
@@ -40,6 +40,7 @@ __all__ = [
     "Reach",
     "Seen",
     "Severity",
+    "Speed",
     "ask",
     "check",
     "fixes",

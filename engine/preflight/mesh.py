@@ -51,12 +51,21 @@ def tested(seen: Seen) -> Tested:
     return found
 
 
+def blocked(seen: Seen) -> set[Pair]:
+    """The calls to high ports that did not come up."""
+    return {pair for pair, links in tested(seen).high.items() if not all(link.ok for link in links)}
+
+
+def lossy(seen: Seen) -> set[Pair]:
+    """The calls that lost packets on their way."""
+    return {pair for pair, links in tested(seen).high.items() if _lossy(links)}
+
+
 @check("mesh.connect", needs=("mesh",))
 def connect(seen: Seen) -> Iterator[Note]:
     """Every node can open connections to the high ports of the others, where NCCL and gloo listen."""
     calls = tested(seen).high
-    bad = {pair for pair, links in calls.items() if not all(link.ok for link in links)}
-    blamed, left = pairs.blame(bad, calls)
+    blamed, left = pairs.walls(blocked(seen), calls)
     for rank, trouble in blamed.items():
         into = {pair for pair in trouble if pair[1] == rank}
         word = _word(link for pair in trouble for link in calls[pair])

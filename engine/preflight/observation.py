@@ -317,6 +317,22 @@ class Mesh(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[Link, ...] = ()
 
 
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """What went through to another node, in bits a second; None where nothing did."""
+
+    to: int
+    rate: float | None = None
+    error: str = ""
+
+
+class Speed(msgspec.Struct, frozen=True, kw_only=True):
+    """The measured flows from one node; filled by the caller. `left_out` says why nothing was measured."""
+
+    error: str = ""
+    left_out: str = ""
+    flows: tuple[Flow, ...] = ()
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One node; `peer` is the address that the connection to it goes to ("" for this machine), filled by the caller."""
 
@@ -331,6 +347,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     ports: Ports = Ports()
     jobs: Jobs = Jobs()
     mesh: Mesh = Mesh()
+    speed: Speed = Speed()
     peer: str = ""
 
 

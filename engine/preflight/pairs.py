@@ -64,10 +64,29 @@ def master(profile: Profile, observations: Observations) -> tuple[dict[int, str]
     return understood, port if 0 < port < 65536 else 0
 
 
+def walls(bad: Collection[Pair], tested: Collection[Pair]) -> tuple[dict[int, set[Pair]], set[Pair]]:
+    """Calls that fail, by the node at fault, and those that are about no single node.
+
+    A firewall stands before who is called: a node that most others cannot call is at fault, and where its own calls
+    fail too it is cut off. After that comes a node that cannot call most others. Of two nodes nobody can tell.
+    """
+    left, found = set(bad), {}
+    for side in (1, 0):
+        for rank in sorted({pair[side] for pair in left}):
+            calls = {pair for pair in tested if pair[side] == rank}
+            failed = calls & left
+            if len(calls) < 2 or 2 * len(failed) <= len(calls):
+                continue
+            back = {(b, a) for a, b in calls}
+            found[rank] = failed | (back & left if back & set(tested) <= left else set())
+            left -= found[rank]
+    return found, left
+
+
 def blame(bad: Collection[Pair], tested: Collection[Pair]) -> tuple[dict[int, set[Pair]], set[Pair]]:
     """Bad pairs by the node that most of its partners have trouble with, and those that are about no single node.
 
-    With two nodes nobody can tell, and every pair is left.
+    The order within a pair does not matter. Of two nodes nobody can tell, and every pair is left.
     """
     left, blamed = set(bad), {}
     partners = _partners(tested)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.node import mesh
-from engine.preflight.pairs import ALL_PAIRS, blame, pairs
+from engine.preflight.pairs import ALL_PAIRS, blame, pairs, walls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +146,26 @@ def test_the_node_that_most_others_have_trouble_with_is_to_blame() -> None:
     blamed, left = blame({(0, 3), (1, 3), (2, 3), (4, 3), (1, 2)}, tested)
     assert {rank: len(bad) for rank, bad in blamed.items()} == {3: 4}
     assert left == {(1, 2)}
+
+
+def test_a_wall_stands_before_who_is_called() -> None:
+    tested = pairs(range(3), Random(1))
+    blamed, left = walls({(0, 1), (2, 1), (0, 2), (1, 2)}, tested)
+    assert blamed == {1: {(0, 1), (2, 1)}, 2: {(0, 2), (1, 2)}}
+    assert not left
+
+
+def test_who_is_cut_off_is_at_fault_for_both_directions() -> None:
+    tested = pairs(range(4), Random(1))
+    bad = {pair for pair in tested if 2 in pair}
+    assert walls(bad, tested) == ({2: bad}, set())
+
+
+def test_who_can_call_nobody_is_at_fault() -> None:
+    tested = pairs(range(4), Random(1))
+    bad = {pair for pair in tested if pair[0] == 2}
+    assert walls(bad, tested) == ({2: bad}, set())
+    assert walls({(0, 1)}, {(0, 1), (1, 0)}) == ({}, {(0, 1)})
 
 
 def test_of_two_nodes_nobody_is_to_blame() -> None:
