@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual.binding import Binding
+from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
@@ -38,7 +39,7 @@ class Rows(Widget, can_focus=True):
         Binding("end,G", "go(-1)", "last", show=False),
         Binding("enter", "choose", "open", show=False),
     ]
-    cursor = reactive(0, repaint=True)
+    cursor = reactive(0, repaint=False)
 
     class Moved(Message):
         """The cursor stands on another row."""
@@ -116,10 +117,21 @@ class Rows(Widget, can_focus=True):
 
     # ---- the cursor -----------------------------------------------------------------------------------------------
 
-    def watch_cursor(self) -> None:
+    def watch_cursor(self, before: int, now: int) -> None:
+        top = self._top
         self._follow()
+        if self._top != top:
+            self.refresh()
+        else:
+            self.redraw(before)
+            self.redraw(now)
         if self.is_mounted:
             self.post_message(self.Moved(self, self.cursor))
+
+    def redraw(self, index: int) -> None:
+        """Draw one row again, and no other."""
+        width = self.content_size.width
+        self.refresh(Region(0, len(self.head(width)) + index - self._top, width, 1))
 
     def _follow(self) -> None:
         room = max(1, self.content_size.height - len(self.head(self.content_size.width)))

@@ -82,7 +82,7 @@ class Seen:
 
     def awaits(self, rank: int) -> bool:
         """Whether something that the check needs is still to come from this node."""
-        return not set(self.needs).isdisjoint(self.waiting.get(rank, ()))
+        return not set(self.needs).isdisjoint(self.waiting.get(rank or 0, ()))
 
     def so_far(self) -> Seen:
         """The same, with the nodes of which something is still to come."""
@@ -150,8 +150,10 @@ class Check:
 
     def awaits(self, rank: int | None, waiting: Waiting) -> bool:
         """Whether there may be more to say of this node, or (None) of the whole."""
-        every = rank is None or self.across
-        return any(not set(self.needs).isdisjoint(parts) for one, parts in waiting.items() if every or one == rank)
+        needs = frozenset(self.needs)
+        if rank is None or self.across:
+            return any(not needs.isdisjoint(parts) for parts in waiting.values())
+        return not needs.isdisjoint(waiting.get(rank, ()))
 
     def __call__(self, profile: Profile, observations: Observations, waiting: Waiting) -> list[Finding]:
         seen = Seen(profile, observations, waiting, self.needs)

@@ -44,12 +44,15 @@ def matrix(
         found.setdefault((finding.node_rank, finding.check), []).append(finding)
     cells: dict[tuple[int | None, str], Cell] = {}
     for name, check in CHECKS.items():
+        whole = check.awaits(None, waiting)  # looked at once: it is of all nodes
         for rank in (None, *range(len(profile.nodes))):
             here = tuple(found.get((rank, name), ()))
             state: State = max((f.severity for f in here), key=ORDER.index, default="ok")
             if name in skip:
                 state = "skipped"
-            elif ORDER.index(state) < ORDER.index("warning") and check.awaits(rank, waiting):
+            elif ORDER.index(state) < ORDER.index("warning") and (
+                whole if rank is None or check.across else check.awaits(rank, waiting)
+            ):
                 state = "waiting"
             elif not here and isinstance(observations.get(rank) if rank is not None else None, RankdeckError):
                 state = "unseen"

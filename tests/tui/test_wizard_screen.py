@@ -245,7 +245,7 @@ async def test_what_was_typed_survives_a_crash() -> None:
 
 async def test_a_draft_on_disk_holds_no_secret() -> None:
     draft = typed(env="NCCL_DEBUG=INFO\nHF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz")
-    kept.keep(draft)
+    kept.keep(*kept.written(draft))
     assert b"hf_abc" not in kept.place("").read_bytes()
     found = kept.find("")
     assert found is not None

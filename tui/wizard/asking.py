@@ -8,11 +8,11 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import Button, Static
 
+from tui.rows import Rows
 from tui.wizard.fields import NODE_FIELDS
-from tui.wizard.question import Question, questions
+from tui.wizard.question import Line, Question, questions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +20,52 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
+    from tui.rows import Piece
     from tui.wizard.offers import Offer
 
-OFFERED = 300
-"""Hosts that the list shows at most; the filter finds the others."""
+
+class Hosts(Rows):
+    """Hosts to pick from; `picked` keeps the order in which they are offered."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "choose", "pick", show=False),
+        Binding("a", "all", "pick all that are shown", show=False),
+    ]
+
+    def __init__(self, offers: Sequence[Offer]) -> None:
+        super().__init__()
+        self._all = self._shown = list(offers)
+        self._chosen: set[str] = set()
+        self._width = max((len(offer.host) for offer in offers), default=0)
+
+    @property
+    def picked(self) -> list[str]:
+        return [offer.host for offer in self._all if offer.host in self._chosen]
+
+    def filter(self, part: str) -> None:
+        """Show the hosts with this in their names; what is picked stays picked."""
+        self._shown = [offer for offer in self._all if part.lower() in offer.host.lower()]
+        self.changed()
+
+    def count(self) -> int:
+        return len(self._shown)
+
+    def row(self, index: int, width: int) -> Sequence[Piece]:
+        offer, palette = self._shown[index], self.palette
+        chosen = offer.host in self._chosen
+        sign = ("[x] ", palette.good) if chosen else ("[ ] ", palette.muted)
+        name = (f"{offer.host:<{self._width}}  ", palette.strong if chosen else palette.text)
+        return [sign, name, (offer.origin, palette.muted)]
+
+    def action_all(self) -> None:
+        names = {offer.host for offer in self._shown}
+        self._chosen = self._chosen - names if names <= self._chosen else self._chosen | names
+        self.refresh()
+
+    def on_rows_chosen(self, event: Rows.Chosen) -> None:
+        event.stop()
+        self._chosen ^= {self._shown[event.index].host}
+        self.refresh()
 
 
 class PickHosts(ModalScreen["list[str] | None"]):
@@ -38,48 +80,22 @@ class PickHosts(ModalScreen["list[str] | None"]):
     def __init__(self, offers: Sequence[Offer]) -> None:
         super().__init__()
         self._offers = offers
-        self._picked: dict[str, None] = {}
-        self._shown: set[str] = set()
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static(Content("Hosts that are known here"), classes="question")
-            yield Input(placeholder="filter", compact=True)
-            yield SelectionList[str](compact=True)
-            yield Static(Content("space picks · enter takes them · esc cancels"), classes="hint")
+            yield Line(placeholder="filter by name", compact=True)
+            yield Hosts(self._offers)
+            yield Static(Content("space picks · a picks all · tab filters · enter takes · esc cancels"), classes="hint")
 
     def on_mount(self) -> None:
-        self._fill("")
-        self.query_one(SelectionList).focus()
+        self.query_one(Hosts).focus()
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        self._fill(event.value)
-
-    def on_selection_list_selected_changed(self, event: SelectionList.SelectedChanged[str]) -> None:
-        for host in self._shown.difference(event.selection_list.selected):
-            self._picked.pop(host, None)
-        self._picked |= dict.fromkeys(event.selection_list.selected)
+    def on_input_changed(self, event: Line.Changed) -> None:
+        self.query_one(Hosts).filter(event.value)
 
     def action_take(self) -> None:
-        order = [offer.host for offer in self._offers if offer.host in self._picked]
-        self.dismiss(order or None)
-
-    def _fill(self, part: str) -> None:
-        hosts = self.query_one(SelectionList)
-        with hosts.prevent(SelectionList.SelectedChanged):
-            hosts.clear_options()
-            found = [offer for offer in self._offers if part.lower() in offer.host.lower()]
-            self._shown = {offer.host for offer in found[:OFFERED]}
-            width = max((len(offer.host) for offer in found), default=0)
-            hosts.add_options(
-                Selection(
-                    Content.assemble((f"{offer.host:<{width}}  ", ""), (offer.origin, "$secondary")),
-                    offer.host,
-                    offer.host in self._picked,
-                )
-                for offer in found[:OFFERED]
-            )
-            hosts.highlighted = 0 if found else None
+        self.dismiss(self.query_one(Hosts).picked or None)
 
 
 class OneNode(ModalScreen["dict[str, str] | None"]):

@@ -23,15 +23,19 @@ def place(path: str) -> Path:
     return state_home() / "drafts" / f"{name}.json"
 
 
-def keep(draft: Draft) -> None:
-    """Write the draft beside and rename. What looks like a secret's value is left out. OSError when it cannot be."""
+def written(draft: Draft) -> tuple[Path, bytes]:
+    """The file of a draft and what is to be in it; what looks like a secret's value is left out."""
     safe = msgspec.structs.replace(draft, answers={**draft.answers})
     if env := draft.get("env"):
         lines = (line.partition("=") for line in env.split("\n"))
         safe.put("env", "\n".join(f"{n}{e}{'' if looks_secret(n.strip()) else value}" for n, e, value in lines))
-    file = place(draft.path)
+    return place(draft.path), msgspec.json.format(msgspec.json.encode(safe)) + b"\n"
+
+
+def keep(file: Path, data: bytes) -> None:
+    """Write beside, sync to the disk and rename; it may take a while. OSError when it cannot be."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_beside(file, msgspec.json.format(msgspec.json.encode(safe)) + b"\n")
+    write_beside(file, data)
 
 
 def find(path: str) -> tuple[Draft, float] | None:

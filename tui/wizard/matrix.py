@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import set_cell_size
 from textual.binding import Binding
+from textual.geometry import Region
 from textual.reactive import reactive
 
 from engine.preflight import CHECKS
@@ -40,14 +41,13 @@ Below is what was found where the cursor stands: evidence and remedy."""
         Binding("n", "next_bad(1)", "next problem", id="matrix.next", show=False),
         Binding("N", "next_bad(-1)", "problem before", id="matrix.previous", show=False),
     ]
-    column = reactive(0, repaint=True)
+    column = reactive(0, repaint=False)
 
     def __init__(self) -> None:
         super().__init__(id="matrix")
         self.cells: Mapping[tuple[int | None, str], Cell] = {}
         self.hosts: tuple[str, ...] = ()
         self._left = 0
-        self._frame = 0
         self._worst: dict[str, str] = {}
 
     @property
@@ -68,7 +68,6 @@ Below is what was found where the cursor stands: evidence and remedy."""
         for (_, name), cell in cells.items():
             if cell.state in _WORTH and _WORTH.index(cell.state) < _WORTH.index(self._worst.get(name, _WORTH[-1])):
                 self._worst[name] = cell.state
-        self._frame += 1
         self.changed()
 
     def count(self) -> int:
@@ -125,7 +124,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
             "error": (glyphs.error, palette.bad),
             "skipped": (glyphs.track, palette.muted),
             "unseen": (glyphs.lost, palette.muted),
-        }.get(state, (glyphs.spinner[self._frame % len(glyphs.spinner)], palette.primary))
+        }.get(state, (glyphs.pending, palette.muted))
 
     def _of_column(self, column: int) -> Style:
         return self.palette.strong if self.column == column else self.palette.muted
@@ -136,6 +135,10 @@ Below is what was found where the cursor stands: evidence and remedy."""
         *_, shown = self._layout(max(1, self.content_size.width))
         if self.rank is not None and shown and self.rank not in shown:
             self._left = self.rank if self.rank < shown.start else self.rank - len(shown) + 1
+            self.refresh()
+        else:
+            self.refresh(Region(0, 0, self.content_size.width, 1))
+            self.redraw(self.cursor)
         if self.is_mounted:
             self.post_message(self.Moved(self, self.cursor))
 

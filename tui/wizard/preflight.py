@@ -67,6 +67,7 @@ class PreflightStep(Step):
         super().__init__(sheet)
         self.checking = checking
         self._shown: Preflight | None = None
+        self._offered: tuple[str, ...] = ()
         self._arrived: tuple[int, int] | None = None
 
     def compose(self) -> ComposeResult:
@@ -124,7 +125,9 @@ class PreflightStep(Step):
     def on_rows_moved(self, event: Rows.Moved) -> None:
         event.stop()
         self.look()
-        self.refresh_bindings()
+        if self.fixes() != self._offered:
+            self._offered = self.fixes()
+            self.refresh_bindings()
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
         event.stop()

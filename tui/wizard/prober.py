@@ -76,10 +76,16 @@ class Prober:
         return {rank: look for rank, look in looks.items() if look is not None}
 
     async def lend(self, node: Node, profile: Profile) -> Conversation | None:
-        """The open conversation with a node, which is the borrower's from now on; a look under way is waited for."""
+        """The open conversation with a node, which is the borrower's from now on.
+
+        A look under way is waited for, or given up where the node has not even been reached.
+        """
         identity = node_id(node, profile)
         if (task := self._tasks.get(identity)) is None:
             return None
+        self._questions[identity] = {}  # whatever is wanted next is another question
+        if identity not in self._open:
+            task.cancel()
         await asyncio.wait({task})
         conversation = self._open.pop(identity, None)
         return None if conversation is None or conversation.ended.done() else conversation

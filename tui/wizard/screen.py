@@ -8,8 +8,10 @@ host name is never dialled, and half an activation line never run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -56,6 +58,8 @@ QUIET = 1.5
 """Seconds without a key until a dialog may open by itself."""
 RUN_THERE = ("program.path", "program.workdir", "program.activate")
 """What a look at a node makes use of there: never half of it."""
+LOOKING = ("preflight", "review")
+"""The steps that preflight is run for."""
 KEEP = 1.0
 """Seconds until what was typed is on disk."""
 
@@ -122,14 +126,13 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         await self._show_step(self.here)
         if self._note:
             self.notify(self._note, markup=False)
-        if self.here in ("review", "preflight"):
+        if self.here in LOOKING:
             self.action_look()
         elif not self._note:  # what comes back from a crash may be half a line
             self._look_at_named()
 
     async def on_unmount(self) -> None:
-        if self._dirty:
-            self._keep()
+        self._keep_now()
         await self.checking.close()
         await self.prober.close()
 
@@ -158,7 +161,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         self.query_one(Rail).show(self.here, marks(self.steps.values(), sheet, checking))
         self._show_keys()
         name = sheet.profile.name or "new profile"
-        saved = sheet.draft.path or "not saved yet"
+        saved = sheet.draft.path.replace(str(Path.home()), "~", 1) or "not saved yet"
         self.query_one("#masthead", Static).update(
             Content.assemble(
                 (f" {name}", "bold"),
@@ -231,7 +234,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     def _look_at_named(self) -> None:
         """Look at the nodes as they are named now, unless a line that would be run there is still being typed."""
-        if self.here in ("preflight", "review"):
+        if self.here in LOOKING:
             return
         focused = self.focused
         typing = getattr(focused.parent.parent, "key", "") if focused is not None and focused.parent else ""
@@ -289,7 +292,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         self._told |= {field for field in FIELDS if step_of(field) == self.here}
         self._look_at_named()
         await self._show_step(key)
-        if key == "preflight" and not self.checking.running and not self._fits():
+        if key in LOOKING and not self.checking.running and not self._fits():
             self.action_look()
 
     def _fits(self) -> bool:
@@ -302,7 +305,6 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
             self.settle()
             return
         if self._dirty:
-            self._keep()
             self.notify("what you typed is kept; open it again to go on", markup=False)
         if len(self.app.screen_stack) > 2:
             self.dismiss()
@@ -311,8 +313,6 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     async def before_exit(self) -> int | None:
         """The exit code: that of a failed preflight where this is all that a launch came to."""
-        if self._dirty:
-            self._keep()
         found = self.checking.preflight
         refused = self._launched_at_once and found is not None and found.errors
         return EXIT_PREFLIGHT if refused else EXIT_OK
@@ -322,7 +322,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that do nothing at this step are hidden; those that cannot work now are dimmed."""
         match action:
-            case "launch" if self.here not in ("review", "preflight"):
+            case "launch" if self.here not in LOOKING:
                 return False
             case "launch" | "save":
                 return None if self.app.readonly else True
@@ -340,7 +340,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     @work(exclusive=True, group="look")
     async def action_look(self) -> None:
         """Look at the nodes again: all of preflight there, and what the wizard asks in the other steps."""
-        if self.here not in ("preflight", "review"):
+        if self.here not in LOOKING:
+            self._look_at_named()
             self.prober.again()
             return
         self.sheet.judge()
@@ -367,11 +368,18 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     # ---- keeping and saving ---------------------------------------------------------------------------------------
 
-    def _keep(self) -> None:
+    @work(exclusive=True, group="keep")
+    async def _keep(self) -> None:
+        """Put the draft on disk, off the loop that draws."""
         try:
-            kept.keep(self.sheet.draft)
+            await asyncio.to_thread(kept.keep, *kept.written(self.sheet.draft))
         except OSError as error:
             self.notify(f"what you type cannot be kept: {error}", severity="warning", markup=False)
+
+    def _keep_now(self) -> None:
+        if self._dirty:
+            with contextlib.suppress(OSError):
+                kept.keep(*kept.written(self.sheet.draft))
 
     @work
     async def action_save(self) -> None:

@@ -57,6 +57,7 @@ class Sheet:
         self.observations: Mapping[int, Observation | RankdeckError] = {}
         self.run, self._named_for = runs.new_name(""), ""
         self.facts: dict[int, NodeFacts] = {}
+        self.preview = Preview()
         self.judge()
 
     @property
@@ -68,11 +69,14 @@ class Sheet:
         self.judged = self.draft.judged()
         if self.profile.name != self._named_for:
             self.run, self._named_for = runs.new_name(self.profile.name), self.profile.name
+        self._stale = True
         self.hear(self.observations)
 
     def hear(self, observations: Mapping[int, Observation | RankdeckError]) -> None:
         """What the nodes have said so far, by node rank."""
-        self.observations = observations
+        if observations == self.observations and not self._stale:
+            return
+        self.observations, self._stale = observations, False
         self.facts = preflight.node_facts(self.profile, observations) if self.profile.nodes else {}
         self.preview = self._preview()
 
