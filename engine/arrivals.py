@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FILE = "arrivals"
 NAMES = "arrivals.names"
+JOURNAL = "journal.jsonl"
 RECORD = 24
 EVERY = 0.1
 """Seconds between records of one stream, at least."""
@@ -115,6 +116,8 @@ class Arrivals:
     def over(self, node_rank: int, streams: Mapping[str, int]) -> None:
         """These streams will not grow any more; their sizes in bytes. What nobody has recorded came at some time."""
         for stream, size in streams.items():
+            if stream == JOURNAL:
+                continue
             key = (node_rank, stream)
             if key not in self._waiting:
                 self._waiting[key] = _Waiting()
@@ -172,11 +175,20 @@ class Arrivals:
             found.append(Arrival(now, number, start, waiting.lines, False, waiting.late))
             start = waiting.lines
         if waiting.size > start and (waiting.over or waiting.size - start >= LONG):
-            found.append(Arrival(now, number, start, waiting.size, True, waiting.late))
+            found.append(Arrival(now, number, start, waiting.size, self._unended(key, waiting.size), waiting.late))
             start = waiting.size
         self._recorded[number] = start
         waiting.late = False
         return found
+
+    def _unended(self, key: Key, size: int) -> bool:
+        """Has the last line of a mirror of this size no newline?"""
+        try:
+            with (self._folder / f"n{key[0]}" / key[1]).open("rb") as file:
+                file.seek(size - 1)
+                return file.read(1) != b"\n"
+        except OSError:
+            return True
 
     def _begin(self) -> bool:
         """Are we the one who writes, and is all known that others have written? Reads on a piece if not."""

@@ -166,10 +166,11 @@ class RunFolder:
     def mark_complete(self, node_rank: int, sizes: dict[str, int]) -> None:
         """These streams of an ended node are here to their last byte, besides those that earlier viewers marked."""
         write_beside(
-            self.path / f"n{node_rank}" / "complete.json", msgspec.json.encode({**self._sizes(node_rank), **sizes})
+            self.path / f"n{node_rank}" / "complete.json", msgspec.json.encode({**self.sizes(node_rank), **sizes})
         )
 
-    def _sizes(self, node_rank: int) -> dict[str, int]:
+    def sizes(self, node_rank: int) -> dict[str, int]:
+        """The streams of a node that are here to their last byte, with their sizes in bytes."""
         try:
             marks = (self.path / f"n{node_rank}" / "complete.json").read_bytes()
             return msgspec.json.decode(marks, type=dict[str, int])
@@ -178,7 +179,7 @@ class RunFolder:
 
     def complete(self, node_rank: int, streams: Iterable[str]) -> bool:
         """Are these streams, and the journal, here to their last byte?"""
-        sizes = self._sizes(node_rank)
+        sizes = self.sizes(node_rank)
         try:
             return all(
                 self.mirror_path(node_rank, name).stat().st_size == sizes[name] for name in ("journal.jsonl", *streams)

@@ -224,7 +224,7 @@ class Session:
                 first = (conversations or {}).get(rank)
                 self._tasks[rank] = asyncio.create_task(watch.run(first, once=once or node.over))
             else:
-                watch.over()
+                self._arrivals.over(rank, self.folder.sizes(rank))
         try:
             await (self._fetch() if once else self._until_over())
             if self._gone is not None:

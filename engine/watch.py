@@ -100,13 +100,6 @@ class NodeWatch:
         for stream in wanted:
             self._mirror(stream)
 
-    def over(self) -> None:
-        """Nothing will come any more: everything is here."""
-        self._logs_over({name: mirror.size for name, mirror in self._mirrors.items()})
-
-    def _logs_over(self, sizes: dict[str, int]) -> None:
-        self._arrivals.over(self.node_rank, {name: size for name, size in sizes.items() if name != JOURNAL})
-
     @property
     def answers(self) -> bool:
         """Is there a conversation with this node right now?"""
@@ -290,5 +283,5 @@ class NodeWatch:
         if streams == len(self._mirrors):
             sizes = {name: mirror.size for name, mirror in self._mirrors.items()}
             self._folder.mark_complete(self.node_rank, sizes)
-            self._logs_over(sizes)
+            self._arrivals.over(self.node_rank, sizes)
             self._settled.set()

@@ -25,5 +25,19 @@ class BytesSource:
     def read(self, offset: int, count: int) -> bytes:
         return self.data[: self.size][offset : offset + count]
 
+    timed = False
+
+    def when(self, at: int) -> float | None:
+        return None
+
+    def late(self, at: int) -> bool:
+        return False
+
+    def stream(self, at: int) -> tuple[int, str] | None:
+        return None
+
+    def unfinished(self) -> list[tuple[tuple[int, str], bytes]]:
+        return []
+
     def close(self) -> None:
         pass

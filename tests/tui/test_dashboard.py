@@ -91,7 +91,7 @@ async def test_a_narrow_terminal_shows_one_panel_and_numbers_change_it() -> None
 
 async def test_zoom_gives_the_whole_screen_to_one_panel_and_back() -> None:
     async with attached(made_run()) as (pilot, screen):
-        await pilot.press("3", "z")
+        await pilot.press("4", "z")
         await pilot.pause()
         assert screen.query_one("#charts").size.width > 150
         assert not screen.query_one("#ranks").display
@@ -128,7 +128,7 @@ async def test_metrics_are_exported_with_their_units() -> None:
 @pytest.mark.parametrize("theme", ["rankdeck-light", "rankdeck-contrast", "ansi-dark", "ansi-light"])
 async def test_every_theme_draws_every_panel(theme: str) -> None:
     async with attached(made_run(failing=1), theme=theme) as (pilot, screen):
-        await pilot.press("1", "2", "3", "4")
+        await pilot.press("1", "2", "3", "4", "5")
         assert "FAILED" in shown(screen, "header")
 
 

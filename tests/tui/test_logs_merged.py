@@ -13,7 +13,7 @@ from engine.arrivals import LONG, Arrivals, encode, read_names
 from engine.arrivals import Arrival as Record
 from tui.logs import merged
 from tui.logs.lines import forward
-from tui.logs.merged import Choice, Merged
+from tui.logs.merged import Choice, Merged, OneStream
 from tui.logs.sources import open_source
 
 
@@ -119,6 +119,32 @@ async def test_when_lines_came_and_whether_they_had_been_waiting_is_known(tmp_pa
     assert first.arrival.when <= second.arrival.when
     run.order.close()
     source.close()
+
+
+async def test_of_one_log_every_byte_is_there_at_once_and_when_it_came(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.come(0, stream(0), b"one\n")
+    run.come(0, stream(1), b"other\n")
+    run.come(0, stream(0), b"x" * LONG + b"two\n")
+    one = OneStream(tmp_path, (0, stream(0)))
+    both = Merged(tmp_path, Choice())
+    assert one.size == LONG + 8
+    assert [one.when(0), one.when(LONG)] == [both.when(0), both.when(20)]
+    with one.path.open("ab") as file:
+        file.write(b"not recorded yet")
+    one.poll()
+    assert one.when(one.size - 1) is None
+    run.order.close()
+    one.close()
+    both.close()
+
+
+@pytest.mark.parametrize("name", [stream(3), stream(0, "stderr"), "torchrun.log"])
+def test_a_stream_can_be_chosen_by_its_name(name: str) -> None:
+    choice = Choice.of((2, name))
+    assert choice.has((2, name))
+    others = [stream(rank, kind) for rank in (0, 3) for kind in ("stdout", "stderr")]
+    assert [other for other in others if choice.has((2, other))] == [other for other in others if other == name]
 
 
 async def test_a_mirror_that_begins_anew_is_read_anew(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_it_is_drawn_anew_after_a_resize() -> None:
         terminal.resize(50, 10)
         terminal.wait_for("needs 60x15")
         terminal.resize(140, 40)
-        terminal.wait_for("4 events")
+        terminal.wait_for("5 events")
 
 
 HOSTILE = {

@@ -68,6 +68,17 @@ async def test_a_line_without_end_is_recorded_when_it_is_long_or_its_stream_is_o
     assert records(tmp_path)[-1].late
 
 
+async def test_what_was_here_before_anyone_wrote_down_its_order_is_whole_lines_too(tmp_path: Path) -> None:
+    for name, data in ((OUT, b"one\ntwo\n"), (ERR, b"one\ntw")):
+        path = tmp_path / "n0" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    order = Arrivals(tmp_path)
+    order.over(0, {OUT: 8, ERR: 6})
+    order.close()
+    assert ranges(tmp_path) == [(0, 0, 8, False), (1, 0, 6, True)]
+
+
 async def test_it_is_written_by_itself_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "EVERY", 0.01)
     order = Arrivals(tmp_path)

@@ -12,12 +12,15 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.arrivals import FILE, RECORD, Arrival, decode, extents, read_names
+from tui.logs.source import LogFile
 
-Key = tuple[int, str]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tui.logs.source import Key
 
 GROUP = 1024
 AT_ONCE = 40
@@ -39,16 +42,31 @@ class Choice:
     node_rank: int | None = None
     local_rank: int | None = None
     kind: str | None = None
+    attempt: int | None = None
+
+    @classmethod
+    def of(cls, key: Key) -> Choice:
+        """This stream alone."""
+        attempt, local_rank, kind = _parts(key[1])
+        return cls(key[0], local_rank, kind, attempt)
 
     def has(self, key: Key) -> bool:
         node_rank, stream = key
-        if self.node_rank is not None and node_rank != self.node_rank:
-            return False
-        parts = stream.removesuffix(".log").split("/")
-        local_rank, kind = parts[-2:] if len(parts) > 2 else ("", "stderr")
-        if self.local_rank is not None and local_rank != str(self.local_rank):
-            return False
-        return self.kind is None or kind == self.kind
+        attempt, local_rank, kind = _parts(stream)
+        return (
+            (self.node_rank is None or node_rank == self.node_rank)
+            and (self.local_rank is None or local_rank == self.local_rank)
+            and (self.kind is None or kind == self.kind)
+            and (self.attempt is None or attempt == self.attempt)
+        )
+
+
+def _parts(stream: str) -> tuple[int, int, str]:
+    """The attempt and local_rank, -1 for torchrun's own log, and stdout or stderr."""
+    if stream.count("/") < 3:
+        return -1, -1, "stderr"
+    _, attempt, local_rank, name = stream.rsplit("/", 3)
+    return int(attempt.removeprefix("attempt_")), int(local_rank), name.removesuffix(".log")
 
 
 class Extent(NamedTuple):
@@ -64,6 +82,8 @@ class Extent(NamedTuple):
 
 class Merged:
     """The streams of `choice` in the run's folder, as one source."""
+
+    timed = True
 
     def __init__(self, folder: Path, choice: Choice) -> None:
         self.folder = folder
@@ -178,6 +198,26 @@ class Merged:
         found = self.extent(at)
         return self._names[found.arrival.number] if found is not None else None
 
+    def when(self, at: int) -> float | None:
+        """When a byte came, in unix seconds."""
+        found = self.extent(at)
+        return found.arrival.when / 1000 if found is not None else None
+
+    def late(self, at: int) -> bool:
+        """Was it waiting on its node before anyone here asked for it? Its order among others says nothing then."""
+        found = self.extent(at)
+        return found is not None and found.arrival.late
+
+    def when_of(self, offset: int) -> float | None:
+        """When the byte at `offset` of the only stream came, in unix seconds."""
+
+        def start(at: int) -> int:
+            found = self.extent(at)
+            return found.arrival.start if found is not None else 0
+
+        found = self.extent(bisect_right(range(self.size), offset, key=start) - 1)
+        return found.arrival.when / 1000 if found is not None and offset < found.arrival.end else None
+
     def unfinished(self) -> list[tuple[Key, bytes]]:
         """What has no newline yet: the state of a progress bar, a question, the last words."""
         found = []
@@ -239,3 +279,28 @@ class Merged:
     def _forget_files(self) -> None:
         while self._files:
             os.close(self._files.popitem()[1])
+
+
+class OneStream(LogFile):
+    """One log, every byte of it as soon as it is here; when that was is looked up in the order of arrival."""
+
+    timed = True
+
+    def __init__(self, folder: Path, key: Key) -> None:
+        self._folder = folder
+        self._key = key
+        self._order: Merged | None = None
+        super().__init__(folder / f"n{key[0]}" / key[1])
+
+    def when(self, at: int) -> float | None:
+        if self._order is None:
+            self._order = Merged(self._folder, Choice.of(self._key))
+        self._order.poll()
+        return self._order.when_of(at)
+
+    def close(self) -> None:
+        """Both files; they are opened again when they are needed."""
+        super().close()
+        if self._order is not None:
+            self._order.close()
+            self._order = None

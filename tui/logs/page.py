@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tui.logs.finder import Finder
 from tui.logs.index import LineIndex
+from tui.logs.lines import Line
 from tui.logs.picture import Piece, thumb
 from tui.logs.selection import Selection
 from tui.logs.shown import Shown, shown
@@ -20,14 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tui.logs.finder import Kind
-    from tui.logs.lines import Line, Lines
+    from tui.logs.lines import Lines
     from tui.logs.selection import Place
-    from tui.logs.source import Source
+    from tui.logs.source import Key, Source
 
 COUNTED = 8 << 20
 """Bytes that are counted for line numbers each time, about 4 ms of work."""
 SIGN_WIDTH = 2
 CLOCK_WIDTH = 9
+UNFINISHED = 4
+"""Rows that lines without an end take at most, and at most a quarter of the view."""
+
+Label = tuple[str, int]
+"""A text, and a number for its colour."""
+NO_LABEL: Label = ("", 0)
 
 
 class Page:
@@ -40,9 +47,9 @@ class Page:
         self.view: Viewport | None = None
         self.wrap = False
         self.x = 0
-        self.label: Callable[[Line], str] | None = None
-        self.clock: Callable[[Line], float | None] | None = None
-        """When a line came, in unix seconds; None where times are not shown."""
+        self.label: Callable[[Key], Label] | None = None
+        """What goes before the lines of a stream, where there are several."""
+        self.times = False
         self._index: LineIndex | None = None
         self._generation = 0
         self._seen = 0
@@ -101,41 +108,49 @@ class Page:
     def pieces(self, width: int, height: int, label_width: int) -> list[Piece]:
         """The rows to draw, from the top; fewer than `height` where there is no more."""
         self._visible = []
-        view, lines = self.view, self.finder.lines
-        if view is None or lines is None or self.source is None:
+        view, lines, source = self.view, self.finder.lines, self.source
+        if view is None or lines is None or source is None:
             return []
-        clock = CLOCK_WIDTH if self.clock is not None else 0
+        clock = CLOCK_WIDTH if self.times and source.timed else 0
         self.margin = SIGN_WIDTH + clock + label_width
         room = max(2, width - self.margin - 1)
-        view.lines, view.height = lines, height
+        growing = source.unfinished() if view.following and not self.finder.text("filter") else []
+        growing = growing[: min(UNFINISHED, height // 4)]
+        view.lines, view.height = lines, height - len(growing)
         view.parts = (lambda line: len(look(line).starts(room))) if self.wrap else (lambda line: 1)
         rows = view.rows()
-        if not rows:
-            return []
-        end = rows[-1][0].end
-        self._seen = max(self._seen, self.source.size if view.following else end)
-        bar = thumb(lines.share(rows[0][0].at), lines.share(end), height)
+        end = rows[-1][0].end if rows else 0
+        self._seen = max(self._seen, source.size if view.following else end)
+        bar = thumb(lines.share(rows[0][0].at), lines.share(end), height) if rows else None
         spans = self.finder.spans({look(line).text for line, _ in rows})
-        pieces = []
-        for y, (line, part) in enumerate(rows):
+
+        def piece(y: int, line: Line, part: int, label: Label, when: float | None) -> Piece:
             made = look(line)
             start, stop = self._extent(made, part, room)
-            self._visible.append((line, start))
-            label = self.label(line) if self.label is not None and part == 0 else ""
-            pieces.append(
-                Piece(
-                    line=made,
-                    start=start,
-                    end=stop,
-                    first=part == 0,
-                    marked=line.at == self.finder.mark,
-                    margin=self._clock(line, part).ljust(clock),
-                    label=label.ljust(label_width),
-                    spans=tuple(spans.get(made.text, ())),
-                    selected=self.selection.span(line.at, len(made.text)) if self.selection else None,
-                    thumb=None if bar is None else bar[0] <= y < bar[1],
-                )
+            return Piece(
+                line=made,
+                start=start,
+                end=stop,
+                first=part == 0,
+                marked=line.at == self.finder.mark,
+                margin=(time.strftime("%H:%M:%S", time.localtime(when)) if when is not None else "").ljust(clock),
+                label=label[0].ljust(label_width),
+                tint=label[1],
+                spans=tuple(spans.get(made.text, ())),
+                selected=self.selection.span(line.at, len(made.text)) if self.selection else None,
+                thumb=None if bar is None else bar[0] <= y < bar[1],
             )
+
+        pieces = []
+        for y, (line, part) in enumerate(rows):
+            key = source.stream(line.at) if self.label is not None and part == 0 else None
+            label = self.label(key) if self.label is not None and key is not None else NO_LABEL
+            when = source.when(line.at) if clock and part == 0 else None
+            pieces.append(piece(y, line, part, label, when))
+            self._visible.append((line, pieces[-1].start))
+        for key, raw in growing:
+            label = self.label(key) if self.label is not None else NO_LABEL
+            pieces.append(piece(len(pieces), Line(-1, -1, raw), 0, label, None))
         return pieces
 
     def _extent(self, made: Shown, part: int, room: int) -> tuple[int, int]:
@@ -144,10 +159,6 @@ class Page:
             return starts[part], starts[part + 1] if part + 1 < len(starts) else len(made.text)
         start = made.index(0, self.x)
         return start, made.index(start, room)
-
-    def _clock(self, line: Line, part: int) -> str:
-        when = self.clock(line) if self.clock is not None and part == 0 else None
-        return time.strftime("%H:%M:%S", time.localtime(when)) if when else ""
 
     def place(self, x: int, y: int) -> Place | None:
         """The character at a cell of the last picture; beyond the last row the end of the last line."""
@@ -172,6 +183,11 @@ class Page:
         if self.finder.text("filter"):
             return self.finder.found_after(self._seen)
         return self._index.between(self._seen, self.source.size) or 0
+
+    @property
+    def unordered(self) -> bool:
+        """Is the order of what is at the top unknown?"""
+        return self.source is not None and bool(self._visible) and self.source.late(self.top)
 
     def where(self) -> list[str]:
         """The number of the line at the top, how many there are, how large that is."""

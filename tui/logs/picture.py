@@ -33,6 +33,7 @@ class Looks:
     hit: Style
     chosen: Style
     thumb: Style
+    tints: tuple[Style, ...]
 
 
 @functools.lru_cache(maxsize=16)
@@ -48,11 +49,15 @@ def looks(colours: Palette, focused: bool, base: Style) -> Looks:
         hit=base + colours.warning + Style(reverse=True),
         chosen=base + Style(reverse=True),
         thumb=base + (colours.primary if focused else colours.muted),
+        tints=tuple(base + each for each in (colours.primary, colours.good, colours.warning, colours.muted)),
     )
 
 
 class Piece(NamedTuple):
-    """One row to draw: the characters from `start` on of a line, and what is special about it."""
+    """One row to draw: the characters from `start` to `end` of a line, and what is special about it.
+
+    `tint` is a number that tells the labels of different ranks apart.
+    """
 
     line: Shown
     start: int
@@ -61,6 +66,7 @@ class Piece(NamedTuple):
     marked: bool
     margin: str
     label: str
+    tint: int
     spans: tuple[tuple[int, int], ...]
     selected: tuple[int, int] | None
     thumb: bool | None
@@ -81,7 +87,7 @@ def row(piece: Piece, width: int, look: Looks, glyphs: Glyphs) -> Strip:
     if piece.margin:
         head.append(Segment(piece.margin, look.muted))
     if piece.label:
-        head.append(Segment(piece.label, look.primary))
+        head.append(Segment(piece.label, look.tints[piece.tint % len(look.tints)]))
     room = width - (piece.thumb is not None)
     strip = Strip([*head, *text]).adjust_cell_length(room, look.text)
     if piece.thumb is None:

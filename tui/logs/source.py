@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+Key = tuple[int, str]
+"""node_rank, and the name of a stream in the node's run folder."""
+
+
 class Source(Protocol):
     """Bytes that only ever grow at their end, `size` of them as of the last `poll`.
 
@@ -29,6 +33,22 @@ class Source(Protocol):
         """At most `count` bytes from `offset`, none of them beyond `size`; less only at the end, or after an error."""
 
     def close(self) -> None: ...
+
+    @property
+    def timed(self) -> bool:
+        """Does it know when its bytes came?"""
+
+    def when(self, at: int) -> float | None:
+        """When a byte came, in unix seconds."""
+
+    def late(self, at: int) -> bool:
+        """Is its place among the others unknown, because it was waiting somewhere before it came?"""
+
+    def stream(self, at: int) -> Key | None:
+        """The stream that a byte belongs to, where there are several."""
+
+    def unfinished(self) -> list[tuple[Key, bytes]]:
+        """What was written to a stream and is no line of this source yet, because it has no end."""
 
 
 class LogFile:
@@ -84,6 +104,20 @@ class LogFile:
         except OSError as error:
             self._fail(error)
             return b""
+
+    timed = False
+
+    def when(self, at: int) -> float | None:
+        return None
+
+    def late(self, at: int) -> bool:
+        return False
+
+    def stream(self, at: int) -> Key | None:
+        return None
+
+    def unfinished(self) -> list[tuple[Key, bytes]]:
+        return []
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
-    from tui.logs.lines import Line
+    from tui.logs.page import Label
     from tui.logs.picture import Looks
-    from tui.logs.source import Source
+    from tui.logs.source import Key, Source
 
 COUNT_EVERY = 0.1
 SIDEWAYS = 16
@@ -88,10 +88,8 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         super().__init__(id=id)
         self.glyphs: Glyphs = UNICODE
         self.page = Page(self._found)
-        self.times = False
-        self._clock: Callable[[Line], float | None] | None = None
         self._label_width = 0
-        self._empty = ""
+        self._empty = self._remark = ""
         self._pointing = Pointing(self)
         self._strips: list[Strip] = []
         self._made_of: list[object] = []
@@ -112,22 +110,20 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
     def show(
         self,
         source: Source | None,
-        label: Callable[[Line], str] | None = None,
+        label: Callable[[Key], Label] | None = None,
         label_width: int = 0,
-        clock: Callable[[Line], float | None] | None = None,
     ) -> None:
-        """Look at another source, from its end; the one before is closed.
-
-        `label` is put before each line; `clock` says when a line came, in unix seconds.
-        """
-        self._clock, self._label_width = clock, label_width
-        self.page.label, self.page.clock = label, clock if self.times else None
+        """Look at another source, from its end; the one before is closed. `label` goes before the lines of a stream."""
+        self._label_width, self.page.label = label_width, label
         self.page.open(source)
         self.draw()
 
-    def draw(self, empty: str = "") -> None:
-        """Take in what is new and show it, if that is where the view is. `empty` is what an empty log says."""
-        self._empty = empty
+    def draw(self, empty: str = "", remark: str = "") -> None:
+        """Take in what is new and show it, if that is where the view is.
+
+        `empty` is what an empty log says; `remark` is what is to be said of the whole.
+        """
+        self._empty, self._remark = empty, remark
         self.page.poll()
         self.redraw()
 
@@ -193,6 +189,8 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
             found.append((f"{page.new:,} new lines, G to follow", look.warning))
         if page.selection is not None:
             found.append(("selected: y copies, esc ends", look.primary))
+        if self._remark:
+            found.append((self._remark, look.warning))
         if said := self._said or page.finder.message:
             found.append((said, look.text))
         found += [(words, look.primary) for words in page.finder.words()]
@@ -232,7 +230,7 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         if action == "clear":
             return bool(page.selection or page.finder.text("search") or page.finder.text("filter"))
         if action == "times":
-            return self._clock is not None or None
+            return (page.source is not None and page.source.timed) or None
         return True
 
     def action_move(self, rows: int) -> None:
@@ -268,8 +266,7 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         self._moved()
 
     def action_times(self) -> None:
-        self.times = not self.times
-        self.page.clock = self._clock if self.times else None
+        self.page.times = not self.page.times
         self._moved()
 
     def action_find(self, way: int) -> None:

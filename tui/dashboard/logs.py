@@ -1,0 +1,191 @@
+"""The logs of a run: of the chosen rank, of its node, or of all ranks in the order in which their lines came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual.binding import Binding
+from textual.content import Content
+
+from engine.arrivals import FILE
+from tui.dashboard.panel import Panel
+from tui.logs.merged import Choice, Merged, OneStream
+from tui.logs.view import LogView
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+    from tui.dashboard.panel import Scene
+    from tui.logs.page import Label
+    from tui.logs.source import Key, Source
+
+Scope = Literal["rank", "node", "all"]
+SCOPES: tuple[Scope, ...] = ("rank", "node", "all")
+OUTPUTS = (None, "stdout", "stderr")
+TORCHRUN = "torchrun.log"
+
+
+class LogsPanel(Panel, can_focus=False):
+    """Shows what the chosen rank writes, and asks for it to be brought here."""
+
+    key = "logs"
+    title = "logs"
+    side = "right"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("m", "scope", "rank/node/all", id="logs.scope"),
+        Binding("o", "output", "out/err", id="logs.output"),
+        Binding("left_square_bracket", "attempt(-1)", "earlier attempt", show=False),
+        Binding("right_square_bracket", "attempt(1)", "later attempt", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scope: Scope = "rank"
+        self.output: str | None = None
+        self.attempt: int | None = None
+        self.view = LogView()
+        self._scene: Scene | None = None
+        self._shown: tuple[object, ...] = ()
+        self._asked: set[Key] = set()
+
+    def compose(self) -> ComposeResult:
+        yield self.view
+
+    def focus(self, scroll_visible: bool = True) -> LogsPanel:
+        self.view.focus(scroll_visible)
+        return self
+
+    def draw(self, scene: Scene) -> None:
+        self._scene = scene
+        self.view.glyphs = scene.glyphs
+        choice = self._choice(scene)
+        streams = [key for key in self._streams(scene) if choice.has(key)]
+        self._ask_for(streams)
+        self._open(scene, choice, streams)
+        self.view.draw(self._empty(scene, streams), self._remark(scene))
+
+    # ---- what is shown --------------------------------------------------------------------------------------------
+
+    def _choice(self, scene: Scene) -> Choice:
+        node = next(n for n in scene.state.plan.nodes if scene.selected < n.first_rank + n.nproc)
+        return Choice(
+            node_rank=None if self.scope == "all" else node.node_rank,
+            local_rank=scene.selected - node.first_rank if self.scope == "rank" else None,
+            kind=self.output,
+            attempt=self.attempt,
+        )
+
+    def _streams(self, scene: Scene) -> list[Key]:
+        """Every log of the run that is known by name."""
+        return [
+            (node.node_rank, name)
+            for node in scene.state.nodes.values()
+            for name in (TORCHRUN, *node.streams)
+            if self.scope != "rank" or name != TORCHRUN
+        ]
+
+    def _ask_for(self, streams: list[Key]) -> None:
+        new: dict[int, list[str]] = {}
+        for key in streams:
+            if key not in self._asked:
+                self._asked.add(key)
+                new.setdefault(key[0], []).append(key[1])
+        for node_rank, names in new.items():
+            self.post_message(self.Wanted(node_rank, names))
+
+    def _open(self, scene: Scene, choice: Choice, streams: list[Key]) -> None:
+        """One log is its own file, which has every byte at once; several are read in the order of arrival."""
+        alone = streams[0] if len(streams) == 1 and choice.kind is not None else None
+        ordered = (scene.folder.path / FILE).exists()
+        shown = (choice, alone, ordered)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        self.border_title = Content(self._title(scene, choice, alone))
+        source: Source | None = None
+        if alone is not None:
+            source = OneStream(scene.folder.path, alone)
+        elif ordered:
+            source = Merged(scene.folder.path, choice)
+        width = 0
+        if alone is None:
+            width = 4 if self.scope == "rank" else 5 + max(2, len(str(scene.state.plan.world_size - 1)))
+        self.view.show(source, self._label if width else None, width)
+
+    def _title(self, scene: Scene, choice: Choice, alone: Key | None) -> str:
+        plan = scene.state.plan
+        host = plan.nodes[choice.node_rank].host if choice.node_rank is not None else ""
+        if self.scope == "rank":
+            whose = f"rank {scene.selected} on {host}"
+        else:
+            whose = f"node {host}" if host else f"all {plan.world_size} ranks"
+        parts = ["logs", whose, self.output or "stdout and stderr"]
+        if choice.attempt is not None:
+            parts.append(f"attempt {choice.attempt}")
+        return f" {scene.glyphs.separator} ".join(parts)
+
+    def _label(self, key: Key) -> Label:
+        """“3 err ” before a line of rank 3's stderr; “n0” for torchrun on node 0; of one rank only “err ”."""
+        assert self._scene is not None
+        state = self._scene.state
+        stream = state.nodes[key[0]].streams.get(key[1])
+        wide = max(2, len(str(state.plan.world_size - 1)))
+        if stream is None:
+            return f"{f'n{key[0]}':>{wide}} run ", 3
+        mark = "err " if stream.stream == "stderr" else "    "
+        if self.scope == "rank":
+            return mark, 2
+        rank = state.rank_of(key[0], stream)
+        return f"{rank:>{wide}} {mark}", rank
+
+    def _empty(self, scene: Scene, streams: list[Key]) -> str:
+        """Why there is nothing to see."""
+        node = scene.state.nodes[self._node(scene)]
+        what = f"rank {scene.selected}" if self.scope == "rank" else "torchrun"
+        if node.link == "broken" and not node.over:
+            return f"{node.host} does not answer; nothing of this is here yet"
+        if not streams:
+            return f"{what} has not started" if not scene.state.over else f"{what} never started"
+        if not scene.live:
+            return f"nothing of this is on this machine: rankdeck pull {scene.folder.run}"
+        return f"{what} has written nothing {f'to {self.output} ' if self.output else ''}yet"
+
+    def _remark(self, scene: Scene) -> str:
+        node = scene.state.nodes[self._node(scene)]
+        if node.link == "broken" and not node.over and self.scope != "all":
+            return f"{node.host} does not answer: this is what had come"
+        if self.scope != "rank" and self.view.page.unordered:
+            return "fetched together: the order between ranks is not known here"
+        return ""
+
+    @staticmethod
+    def _node(scene: Scene) -> int:
+        return next(n.node_rank for n in scene.state.plan.nodes if scene.selected < n.first_rank + n.nproc)
+
+    # ---- keys -----------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "attempt":
+            return (self._scene is not None and self._scene.state.attempt > 0) or None
+        return True
+
+    def action_scope(self) -> None:
+        self.scope = SCOPES[(SCOPES.index(self.scope) + 1) % len(SCOPES)]
+        self._again()
+
+    def action_output(self) -> None:
+        self.output = OUTPUTS[(OUTPUTS.index(self.output) + 1) % len(OUTPUTS)]
+        self._again()
+
+    def action_attempt(self, way: int) -> None:
+        """Among the attempts, and then all of them together."""
+        if self._scene is None:
+            return
+        places: list[int | None] = [*range(self._scene.state.attempt + 1), None]
+        self.attempt = places[(places.index(self.attempt) + way) % len(places)]
+        self._again()
+
+    def _again(self) -> None:
+        if self._scene is not None:
+            self.draw(self._scene)
