@@ -20,8 +20,8 @@ demo: install
 	$(BIN)/rankdeck demo
 
 test: system lint
-	$(BIN)/pytest --ignore=tests/cluster --ignore=tests/bench -n $(WORKERS) --dist loadfile
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest --ignore=tests/cluster --ignore=tests/slurm --ignore=tests/bench -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest tests/cluster tests/slurm
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

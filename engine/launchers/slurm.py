@@ -4,9 +4,10 @@ style torchrun   one task a node, torchrun in it. The ranks meet on the job's fi
                  gives, so that two jobs on one node do not meet each other.
 style direct     one task a rank; the program finds its place by Slurm's variables (`--launcher slurm`)
 
-The script is whole: `sbatch` runs it as it stands. What a task runs stands in it once, as text for the shell on its
-node, where SLURM_NODEID and the like have their values. Where Rankdeck submits the script, $RANKDECK_STEP names its
-supervisor, which runs the same text (engine/node/step.py); everywhere else `env` stands in its place.
+The script is whole: `sbatch` runs it as it stands, and the login shell (-l) leaves what is on the PATH to the nodes.
+What a task runs stands in it once, as text for the shell on its node, where SLURM_NODEID and the like have their
+values. Where Rankdeck submits the script, $RANKDECK_STEP names its supervisor, which runs the same text
+(engine/node/step.py); everywhere else `env` stands in its place.
 
 Sources: sbatch(1), srun(1) of 22.05 to 24.11; https://slurm.schedmd.com/heterogeneous_jobs.html
 """
@@ -33,8 +34,6 @@ __all__ = ["FORMATS", "groups", "make_plan", "render"]
 FORMATS: tuple[str, ...] = ("sbatch", "srun", "json")
 
 FIRST_PORT, PORTS = 15000, 16384  # below the ephemeral range, as in engine/train/world.py
-PASSED = ("HOME", "USER", "LOGNAME", "LANG")
-"""What a job takes over from whoever submits it; everything else comes from the nodes' own login files."""
 STEP = '"${RANKDECK_STEP:-env}"'
 _FIXED_PORT = ("auto", 29500)  # the rendezvous section left as it is
 _SIMPLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._,:=@%/+-[]*&|()!^~{}")
@@ -180,7 +179,9 @@ def _per_node(sizes: Sequence[int]) -> str:
 
 
 def _task(profile: Profile, exports: dict[str, str], argv: list[str], sizes: Sequence[int]) -> str:
-    program, raw = profile.program, program_path(profile.program)
+    program = profile.program
+    # A secret has its value from whoever submits; without one the task ends here and says so.
+    raw = {name: f'"${{{name}:?}}"' for name in profile.secrets} | program_path(program)
     if program.kind == "xtuner" and profile.slurm is not None and profile.slurm.style == "torchrun":
         # XTuner starts torchrun itself; what it has no variable for, torchrun reads from PET_ ones.
         raw |= {
@@ -204,11 +205,9 @@ def _interface(profile: Profile) -> dict[str, str]:
 
 def _script(profile: Profile, slurm: Slurm, run_id: str, sizes: Sequence[int], task: str) -> str:
     nodes = f"{len(sizes)} node{'s' * (len(sizes) > 1)}"
-    passed = [*PASSED, "RANKDECK_STEP", *profile.secrets]
     common = [
         "#SBATCH --output=%x-%j.out",
         "#SBATCH --open-mode=append",
-        f"#SBATCH --export={','.join(passed)}",
         *([] if slurm.requeue is None else ["#SBATCH --requeue" if slurm.requeue else "#SBATCH --no-requeue"]),
         *(_directive(option) for option in slurm.extra),
     ]
