@@ -31,8 +31,7 @@ from engine.errors import (
 )
 from engine.fleet import Fleet, close_all, no
 from engine.runs import Record, RunFolder, Summary
-from engine.state import RunState
-from engine.text import clean_lines
+from engine.state import ERROR_FILE, RunState
 from engine.watch import NodeWatch, Viewer
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ LOST_AFTER = 60.0
 TORCHRUN_LOG = "torchrun.log"
 FRESH = 10.0
 """Seconds for which a stream is new: nothing has been written to it before anyone could look."""
+HEARD = 64 * 1024
+"""Bytes at the end of each log from which the verdict is made."""
 
 
 def secret_values(profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
@@ -121,6 +122,7 @@ class Session:
         self._asked: set[tuple[int, str]] = set()
         self._gone: OSError | None = None
         self.problems: list[str] = []
+        self._heard: dict[tuple[int, str], int] = {}
 
     # ---- start ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class Session:
             if self._gone is not None:
                 raise self._gone
         finally:
-            self._read_tails()
+            self._hear()
             await self._leave()
         outcome = self.state.outcome
         if outcome != "running":
@@ -275,6 +277,8 @@ class Session:
                 return
             await self._pause()
             self._declare_lost()
+            if self.state.failures():
+                self._hear()
 
     def _node_ended(self, rank: int) -> None:
         """A node's journal is read to its end: without an exit record, its supervisor was killed."""
@@ -388,8 +392,12 @@ class Session:
         ended = self.state.nodes[rank].torchrun_exit
         if not failed and (ended is None or ended.code == 0):
             return set()
-        streams = (self.state.stderr_stream(rank, attempt, local_rank) for attempt, _, local_rank in failed)
-        return {TORCHRUN_LOG, *filter(None, streams)}
+        return {TORCHRUN_LOG, *(name for key in failed for name in self._words_of(*key))}
+
+    def _words_of(self, attempt: int, node_rank: int, local_rank: int) -> list[str]:
+        """The streams in which a rank says why it failed."""
+        stderr = self.state.stderr_stream(node_rank, attempt, local_rank)
+        return [stderr, stderr.replace("stderr.log", ERROR_FILE)] if stderr else []
 
     def _bring_evidence(self, event: events.WorkerExit | events.TorchrunExit) -> None:
         """The logs of what failed come here whether somebody looks or not."""
@@ -398,15 +406,17 @@ class Session:
             return
         streams = [TORCHRUN_LOG]
         if isinstance(event, events.WorkerExit):
-            stderr = self.state.stderr_stream(event.node_rank, event.attempt, event.local_rank)
-            streams += [stderr] if stderr else []
+            streams += self._words_of(event.attempt, event.node_rank, event.local_rank)
         watch.want(streams)
 
-    def _read_tails(self) -> None:
+    def _hear(self) -> None:
+        """Give the state the ends of the logs that are here and have grown."""
         for rank, watch in self._watches.items():
-            for stream in (TORCHRUN_LOG, *self.state.nodes[rank].streams):
-                if text := watch.tail(stream):
-                    self.state.tails[rank, stream] = clean_lines(text.decode("utf-8", "replace"), 60)
+            for stream in watch.streams:
+                size = watch.size(stream)
+                if size and self._heard.get((rank, stream)) != size:
+                    self._heard[rank, stream] = size
+                    self.state.hear(rank, stream, *watch.end(stream, HEARD))
 
     def _end(self, outcome: Literal["succeeded", "failed", "stopped"], text: str) -> None:
         if self.state.ended is None:

@@ -9,17 +9,22 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import msgspec
 
 from engine import diagnosis, events
-from engine.diagnosis import Failure, Verdict
+from engine.diagnosis import Failure, Source, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from engine.plan import Plan
+
+ERROR_FILE = "error.json"
+"""The name of the file in which torchelastic keeps how a rank failed, beside the rank's streams."""
+PLACE = re.compile(r"attempt_(\d+)/(\d+)/")
 
 WorkerKey = tuple[int, int, int]
 Outcome = Literal["running", "succeeded", "failed", "stopped"]
@@ -68,7 +73,7 @@ class NodeState(msgspec.Struct):
 
 
 class RunState:
-    """The fold. `tails` are the last lines that failing workers wrote, given by whoever reads the mirrors."""
+    """The fold. `logs` are the ends of what torchrun and the ranks wrote, by (node_rank, stream); see `hear`."""
 
     def __init__(self, plan: Plan, max_restarts: int = 0) -> None:
         self.plan = plan
@@ -81,10 +86,13 @@ class RunState:
         self.started: float | None = None
         self.metric: events.Metric | None = None
         self.ended: events.Ended | None = None
-        self.tails: dict[tuple[int, str], tuple[str, ...]] = {}
+        self.logs: dict[tuple[int, str], Source] = {}
+        self._judged: Verdict | None = None
+        self._judge = False
 
     def apply(self, event: events.AnyEvent) -> None:
         """Fold one event in. Events of one node come in the order of its journal; nodes may interleave in any way."""
+        self._judge = self._judge or not isinstance(event, events.Metric)
         node = self.nodes.get(event.node_rank)
         if node is None:
             if isinstance(event, events.Finding):
@@ -177,8 +185,31 @@ class RunState:
         return None
 
     def verdict(self) -> Verdict | None:
-        """The first real failure over all nodes."""
-        return diagnosis.root(self.failures())
+        """The first real failure over all nodes; judged again only when something new is known."""
+        if self._judge:
+            self._judge = False
+            hosts = {node.node_rank: node.host for node in self.nodes.values()}
+            failures = self.failures()
+            logs = list(self.logs.values()) if failures else []
+            self._judged = diagnosis.diagnose(logs, failures, hosts, self.plan.run)
+        return self._judged
+
+    def hear(self, node_rank: int, stream: str, data: bytes, line: int = 1, offset: int = 0) -> None:
+        """Take the end of a log for the verdict: `data` begins at this line (from 1) and byte of the stream."""
+        about = self.nodes[node_rank].streams.get(stream)
+        found = PLACE.search(stream)
+        self._judge = True
+        self.logs[node_rank, stream] = Source(
+            name=f"n{node_rank}/{stream}",
+            node_rank=node_rank,
+            data=data,
+            kind="record" if stream.endswith(ERROR_FILE) else "worker" if found else "console",
+            local_rank=int(found[2]) if found else None,
+            rank=self.rank_of(node_rank, about) if about is not None else None,
+            attempt=int(found[1]) if found else 0,
+            line=line,
+            offset=offset,
+        )
 
     def failures(self) -> list[Failure]:
         """Every failure, on the workstation's clock."""
@@ -199,7 +230,6 @@ class RunState:
                         code=worker.code,
                         signal=worker.signal,
                         after_stop=self._after(node, worker.ended),
-                        tail=self._tail(node, attempt, local_rank),
                     )
                 )
         for node in self.nodes.values():
@@ -219,7 +249,6 @@ class RunState:
                         code=ended.code,
                         signal=ended.signal,
                         after_stop=node.stopping is not None and ended.t >= node.stopping,
-                        tail=self.tails.get((node.node_rank, "torchrun.log"), ()),
                     )
                 )
         return sorted(found, key=lambda f: (f.t, f.node_rank, f.kind != "worker", f.attempt, f.local_rank or 0))
@@ -250,10 +279,6 @@ class RunState:
         """Did it end because its own node was being stopped, or because torchrun there was gone already?"""
         gone = node.torchrun_exit
         return (node.stopping is not None and t >= node.stopping) or (gone is not None and t >= gone.t)
-
-    def _tail(self, node: NodeState, attempt: int, local_rank: int) -> tuple[str, ...]:
-        path = self.stderr_stream(node.node_rank, attempt, local_rank)
-        return self.tails.get((node.node_rank, path), ()) if path else ()
 
     def _worker(self, attempt: int, node_rank: int, local_rank: int, rank: int) -> WorkerState:
         key = (attempt, node_rank, local_rank)

@@ -74,6 +74,7 @@ class NodeWatch:
         self._observe = observe
         self._show = show
         self._mirrors: dict[str, Mirror] = {}
+        self._counted: dict[str, tuple[int, int]] = {}
         self._follow: int | None = None
         self._settled = asyncio.Event()
         self._torn = b""
@@ -154,9 +155,29 @@ class NodeWatch:
         new = {name: self._mirror(name).position() for name in streams if name not in self._mirrors}
         self._add(new)
 
-    def tail(self, stream: str, size: int = 8192) -> bytes:
-        """The last `size` bytes of a stream, as far as it is here."""
-        return b"".join(self.pieces(stream, size))
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The logs that come here, without the journal."""
+        return tuple(name for name in self._mirrors if name != JOURNAL)
+
+    def size(self, stream: str) -> int:
+        """Bytes of a stream that are here."""
+        return self._mirrors[stream].size
+
+    def end(self, stream: str, size: int) -> tuple[bytes, int, int]:
+        """The last `size` bytes of a stream from a whole line on, and at which line (from 1) and byte they begin."""
+        mirror = self._mirrors[stream]
+        start = max(0, mirror.size - size)
+        data = mirror.read(start, mirror.size - start)
+        if start:
+            cut = data.find(b"\n") + 1
+            data, start = data[cut:], start + cut
+        at, lines = self._counted.get(stream, (0, 0))
+        while at < start and (piece := mirror.read(at, min(PIECE, start - at))):
+            lines += piece.count(b"\n")
+            at += len(piece)
+        self._counted[stream] = (at, lines)
+        return data, lines + 1, start
 
     def pieces(self, stream: str, size: int) -> Iterator[bytes]:
         """The last `size` bytes of a stream in pieces that fit into memory; a cut begins with a whole line."""
@@ -249,6 +270,7 @@ class NodeWatch:
     def reset(self, stream: str) -> None:
         self._mirrors[stream].restart()
         self._live_from.pop(stream, None)
+        self._counted.pop(stream, None)
         if stream == JOURNAL:
             self._torn = b""
         else:

@@ -28,6 +28,7 @@ COMMANDS = {
     "pull": ("history", "pull"),
     "reap": ("history", "reap"),
     "metrics": ("files", "metrics"),
+    "diagnose": ("diagnose", "diagnose"),
     "profiles": ("files", "profiles"),
     "completion": ("files", "completion"),
 }

@@ -98,6 +98,15 @@ def parser() -> argparse.ArgumentParser:
         "--pattern", metavar="REGEX", help="a regular expression of yours with named groups (step, loss …)"
     )
 
+    judged = command("diagnose", "say what failed first, where and why, with evidence and remedy")
+    judged.add_argument(
+        "paths",
+        nargs="+",
+        metavar="RUN|PATH",
+        help="a run's name; or logs of any run: one text file a node in node-rank order, or folders of --log_dir",
+    )
+    judged.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
     profiles = command("profiles", "the YAML profiles: list, show, validate")
     verbs = profiles.add_subparsers(dest="verb", metavar="list|show|validate")
     listing = verbs.add_parser("list", help="every profile, and where it comes from")

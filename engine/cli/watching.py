@@ -170,8 +170,10 @@ def report(session: Session, state: RunState, viewer: View) -> int:
     verdict = state.verdict()
     if state.outcome == "failed" and verdict is not None:
         viewer.say(f"first failure: {verdict.text}" + ("" if verdict.sure else " (perhaps itself a victim)"))
-        for line in verdict.evidence:
-            viewer.say(f"    {line}")
+        for proof in verdict.proof:
+            viewer.say(f"    {proof.file}:{proof.line}: {proof.text}")
+        if verdict.remedy:
+            viewer.say(f"  what to do: {verdict.remedy}")
         rank = f" --rank {verdict.rank} --stderr" if verdict.rank is not None and verdict.rank >= 0 else ""
         viewer.say(f"  read on: rankdeck logs {session.folder.run}{rank}")
     return EXIT_JOB_FAILED

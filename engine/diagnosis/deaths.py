@@ -1,0 +1,339 @@
+"""Who ended badly: out of the logs of all nodes, and out of what a journal knows for certain.
+
+A death is one process with the lines that it wrote. Where no journal says which processes failed, torchrun's own lines
+do, and where those are missing (folders of --log_dir), what a process writes last when it dies of an exception or in
+C++. A traceback that a program only logged, and went on, is none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal as signals
+from collections import defaultdict
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from engine.diagnosis.agent import Agent, Seen, read_agent
+from engine.diagnosis.lines import Line, Source, moment, read
+from engine.diagnosis.traces import Trace, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Something that ended badly. `t` in seconds, on one clock for all nodes; `tail` the last lines it wrote.
+
+    `after_stop`: its own node was being stopped already, or its torchrun was gone.
+    """
+
+    kind: Literal["worker", "torchrun", "lost"]
+    t: float
+    node_rank: int
+    host: str = ""
+    attempt: int = 0
+    local_rank: int | None = None
+    rank: int | None = None
+    code: int | None = None
+    signal: int | None = None
+    after_stop: bool = False
+    tail: tuple[str, ...] = ()
+
+
+class Death(msgspec.Struct):
+    """A failure and what its process wrote. `seen` is torchrun's line about it."""
+
+    failure: Failure
+    lines: list[Line]
+    traces: list[Trace]
+    seen: Line | None = None
+    timed: bool = True
+
+
+class Node(msgspec.Struct):
+    """The logs of one node, taken apart: torchrun's own lines, and those of each worker by (attempt, local rank)."""
+
+    node_rank: int
+    shared: list[Line]
+    workers: dict[tuple[int, int], list[Line]]
+    records: dict[tuple[int, int], list[Line]]
+    ranks: dict[int, int]
+    agent: Agent
+    stamps: dict[tuple[int, int], float] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Has no rank of this node written anything?"""
+        return not any(line.text.strip() for lines in self.workers.values() for line in lines)
+
+    def rank(self, local_rank: int | None) -> int | None:
+        return None if local_rank is None else self.ranks.get(local_rank)
+
+
+NATIVE = re.compile(
+    r"Fatal Python error: |terminate called (?:after throwing|without an active)"
+    r"|\*\*\* (?:Process received signal|stack smashing)"
+    r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S*(?:\(\))?: (?:invalid|corrupt|memory)"
+    r"|^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception"
+)
+UNMATCHED = -1
+
+
+def nodes_of(sources: Sequence[Source]) -> dict[int, Node]:
+    """The logs by node."""
+    nodes: dict[int, Node] = {}
+    places: defaultdict[int, int] = defaultdict(int)
+    for source in sources:
+        node = nodes.setdefault(source.node_rank, Node(source.node_rank, [], {}, {}, {}, Agent([], [], {}, None)))
+        if source.kind == "record":
+            _record(node, source)
+            continue
+        for line, _ in read(source, places[source.node_rank]):
+            places[source.node_rank] = line.place + 1
+            if line.local_rank is not None and line.rank is not None:
+                node.ranks.setdefault(line.local_rank, line.rank)
+            if source.kind == "worker":
+                key = (source.attempt, source.local_rank if source.local_rank is not None else 0)
+                node.workers.setdefault(key, []).append(line)
+            else:
+                node.shared.append(line)
+        if source.kind == "worker" and source.local_rank is not None:
+            # A rank that writes nothing is a rank.
+            node.workers.setdefault((source.attempt, source.local_rank), [])
+            if source.rank is not None:
+                node.ranks.setdefault(source.local_rank, source.rank)
+    for node in nodes.values():
+        _share_out(node)
+    _number(nodes)
+    return nodes
+
+
+def _share_out(node: Node) -> None:
+    """Give the lines of a console to the workers whose mark they carry; by torchrun's failures to their attempt."""
+    bare = [line for line in node.shared if line.local_rank is None and line.rank is None]
+    node.agent = read_agent(bare)
+    for seen in node.agent.summary:
+        if seen.local_rank is not None and seen.rank is not None:
+            node.ranks[seen.local_rank] = seen.rank
+    local_of = {rank: local for local, rank in node.ranks.items()}
+    borders = sorted(seen.line.place for seen in node.agent.failed)
+    rest: list[Line] = []
+    for line in node.shared:
+        local = (
+            line.local_rank if line.local_rank is not None else local_of.get(line.rank if line.rank is not None else -1)
+        )
+        if local is None and line.rank is not None:
+            # Of a rank that torchrun does not name, the global number has to do.
+            local = line.rank
+            node.ranks.setdefault(local, line.rank)
+            local_of[line.rank] = local
+        if local is None:
+            rest.append(line)
+            continue
+        attempt = min(sum(border < line.place for border in borders), max(0, len(borders) - 1))
+        node.workers.setdefault((attempt, local), []).append(line)
+    node.shared = rest
+
+
+def _number(nodes: Mapping[int, Node]) -> None:
+    """Find the global ranks that no line names: by a neighbour's, else by counting the workers of the nodes before."""
+    first: int | None = 0
+    for node_rank in sorted(nodes):
+        node = nodes[node_rank]
+        locals_seen = {local for _, local in (*node.workers, *node.records)}
+        locals_seen |= {seen.local_rank for seen in node.agent.failed if seen.local_rank is not None}
+        bases = {rank - local for local, rank in node.ranks.items()}
+        base = bases.pop() if len(bases) == 1 else None if bases else first
+        if base is not None:
+            for local in locals_seen:
+                node.ranks.setdefault(local, base + local)
+        first = base + max(locals_seen) + 1 if base is not None and locals_seen and base >= 0 else None
+
+
+def _record(node: Node, source: Source) -> None:
+    """A torchelastic error file: the exception that ended the rank, with its traceback and time."""
+    key = (source.attempt, source.local_rank or 0)
+    try:
+        message = json.loads(source.data)["message"]
+        extra = message.get("extraInfo", {}) if isinstance(message, dict) else {}
+        text = str(extra.get("py_callstack") or "")
+        if not text:
+            text = "Traceback (most recent call last):\n" + str(message.get("message") if extra else message)
+        if str(extra.get("timestamp", "")).isdigit():
+            node.stamps[key] = float(extra["timestamp"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    whole = msgspec.structs.replace(source, data=text.encode("utf-8", "replace"), kind="worker")
+    node.records[key] = [msgspec.structs.replace(line, number=1, offset=0) for line, _ in read(whole)]
+    node.workers.setdefault(key, [])
+
+
+def deaths_of(nodes: Mapping[int, Node], failures: Iterable[Failure] | None) -> list[Death]:
+    """Every death, whether a journal knows of it or the text alone."""
+    if failures is not None:
+        return [_known(nodes.get(failure.node_rank), failure) for failure in _consequences(nodes, list(failures))]
+    found = [death for node in nodes.values() for death in _told(node)]
+    return sorted(found, key=lambda death: (death.failure.t, death.failure.node_rank))
+
+
+def _consequences(nodes: Mapping[int, Node], failures: list[Failure]) -> list[Failure]:
+    """Failures, with those told apart that torchrun brought about: it ends a rank's siblings, and all when told to.
+
+    A journal knows by which signal a rank ended, and not by whom it was sent.
+    """
+    placed = []
+    for failure in failures:
+        node = nodes.get(failure.node_rank)
+        death = node.agent.death if node is not None else None
+        siblings = [f for f in failures if f.kind == "worker" and f.node_rank == failure.node_rank]
+        if failure.kind == "worker" and failure.signal in (signals.SIGTERM, signals.SIGKILL):
+            before = [
+                one
+                for one in siblings
+                if one is not failure
+                and one.attempt == failure.attempt
+                and one.signal != failure.signal
+                and one.t <= failure.t - (FORCED_AFTER if failure.signal == signals.SIGKILL else 0.0)
+            ]
+            if before or (death is not None and failure.signal == signals.SIGTERM):
+                failure = msgspec.structs.replace(failure, after_stop=True)
+        elif failure.kind == "torchrun" and death is not None and failure.signal is None and not failure.after_stop:
+            failure = msgspec.structs.replace(failure, signal=death[0], t=min([failure.t, *(f.t for f in siblings)]))
+        placed.append(failure)
+    return placed
+
+
+FORCED_AFTER = 20.0
+"""Seconds that torchrun gives a rank, at least, between SIGTERM and SIGKILL."""
+
+
+def _known(node: Node | None, failure: Failure) -> Death:
+    """A failure that a journal knows, with what the logs say of it."""
+    tail = failure.tail if failure.kind != "lost" else ()
+    own = [
+        Line("stderr", count + 1, 0, failure.node_rank, count, failure.local_rank, failure.rank, *_tail_line(text))
+        for count, text in enumerate(tail)
+    ]
+    if node is None:
+        return Death(failure, own, traces(own))
+    if failure.kind != "worker":
+        lines = node.shared or own
+        return Death(failure, lines, traces(lines))
+    key = (failure.attempt, failure.local_rank if failure.local_rank is not None else UNMATCHED)
+    lines = node.workers.get(key) or own
+    told = traces(lines) or traces(node.records.get(key, [])) or _summed(node, failure)
+    seen = [one.line for one in (*node.agent.failed, *node.agent.summary) if one.local_rank == failure.local_rank]
+    return Death(failure, lines, told, seen[0] if seen else None)
+
+
+def _tail_line(text: str) -> tuple[str, str]:
+    return re.sub(r"^\[rank\d+\]:\s?", "", text), text
+
+
+def _told(node: Node) -> list[Death]:
+    """The deaths on one node, by its text."""
+    pool = traces(node.shared)
+    found: dict[tuple[int, int], Death] = {}
+    newest = max(0, len(node.agent.failed) - 1)
+    for attempt, seen in enumerate(node.agent.failed):
+        _add(node, found, attempt, seen)
+    for seen in node.agent.summary:
+        _add(node, found, newest if node.agent.failed else max((a for a, _ in node.workers), default=0), seen)
+    summed = [trace for trace in pool if "traceback :" in trace.head.text]
+    loose = [trace for trace in pool if trace not in summed and not trace.agents]
+    for (attempt, local), lines in node.workers.items():
+        own = traces(lines) or traces(node.records.get((attempt, local), []))
+        if (attempt, local) in found:
+            found[attempt, local].traces = own
+        elif (native := _native(lines)) or (own and _fatal(own[-1], lines, (attempt, local) in node.records)):
+            failure = Failure("worker", 0.0, node.node_rank, "", attempt, local, node.rank(local), None, None)
+            at = native or own[-1].end
+            found[attempt, local] = Death(failure, lines, own, timed=False)
+            if (attempt, local) in node.stamps:
+                found[attempt, local].failure = msgspec.structs.replace(failure, t=node.stamps[attempt, local])
+                found[attempt, local].timed = not node.agent.failed and not node.agent.summary
+            elif (t := moment(at.text)) is not None:
+                found[attempt, local].failure, found[attempt, local].timed = msgspec.structs.replace(failure, t=t), True
+    for death in found.values():
+        if not death.traces:
+            death.traces = _summed(node, death.failure) or ([] if death.lines else loose[-1:])
+        if not death.lines:
+            death.lines = node.workers.get((death.failure.attempt, death.failure.local_rank or 0)) or node.shared
+    deaths = list(found.values())
+    own_end = [trace for trace in pool if trace.agents and not trace.raised[-1].type.endswith("ChildFailedError")]
+    if own_end or node.agent.death:
+        deaths.append(_agents(node, own_end))
+    elif loose and not found and _fatal(loose[-1], node.shared, False):
+        deaths.append(Death(Failure("torchrun", 0.0, node.node_rank, code=1), node.shared, loose, timed=False))
+    return deaths
+
+
+def _add(node: Node, found: dict[tuple[int, int], Death], attempt: int, seen: Seen) -> None:
+    """One worker that torchrun says has failed, by its line or by its summary: the two are put together."""
+    local = seen.local_rank
+    assert seen.code is not None
+    if local is None:
+        return
+    code, number = (seen.code, None) if seen.code >= 0 else (None, -seen.code)
+    closed = seen.pid is not None and seen.pid in node.agent.closed
+    stopped = number is not None and (closed or (number == signals.SIGTERM and seen.summed and not seen.first))
+    # Told to end, and ended in its own way: unless it says why, because it was told.
+    stopped = stopped or (closed and not traces(node.workers.get((attempt, local), [])))
+    known = found.get((attempt, local))
+    t = seen.t
+    if known is not None and known.timed and t is not None:
+        # The summary knows the second of the failure, the line a moment after it.
+        t = min(known.failure.t, t + 0.999)
+    rank = seen.rank if seen.rank is not None else node.rank(local)
+    failure = Failure("worker", t or 0.0, node.node_rank, "", attempt, local, rank, code, number, stopped)
+    lines = node.workers.get((attempt, local), [])
+    line = known.seen if known is not None else seen.line
+    found[attempt, local] = Death(failure, lines, [], line, timed=t is not None)
+
+
+def _agents(node: Node, own_end: Sequence[Trace]) -> Death:
+    """torchrun's own end: by an exception that is not about its workers, or by a signal."""
+    t, number = None, None
+    line: Line | None = None
+    if node.agent.death is not None:
+        number, line = node.agent.death
+        t = moment(line.text)
+    kept = list(own_end)
+    if t is None and kept:
+        before = [moment(one.text) for one in node.shared if one.place < kept[-1].end.place]
+        t = next((stamp for stamp in reversed(before) if stamp is not None), None)
+    failure = Failure("torchrun", t or 0.0, node.node_rank, code=None if number else 1, signal=number)
+    return Death(failure, node.shared, kept, line, timed=t is not None)
+
+
+def _summed(node: Node, failure: Failure) -> list[Trace]:
+    """The traceback in torchrun's summary of this worker."""
+    entries = [seen for seen in node.agent.summary if seen.local_rank == failure.local_rank]
+    ends = [seen.line.place for seen in node.agent.summary]
+    for entry in entries:
+        after = min((place for place in ends if place > entry.line.place), default=1 << 62)
+        lines = [line for line in node.shared if entry.line.place <= line.place < after]
+        told = [trace for trace in traces(lines) if "traceback :" in trace.head.text]
+        if told:
+            return told[:1]
+    return []
+
+
+def _native(lines: Sequence[Line]) -> Line | None:
+    return next((line for line in reversed(lines) if NATIVE.search(line.text)), None)
+
+
+def _fatal(trace: Trace, lines: Sequence[Line], recorded: bool) -> bool:
+    """Did the process die of it? torch marks what nobody caught; else nothing that follows may tell of going on."""
+    if recorded or trace.head.rank is not None:
+        return True
+    after = [line.text for line in lines if line.place > trace.raised[-1].line.place]
+    return not any(GOES_ON.search(text) for text in after)
+
+
+GOES_ON = re.compile(
+    r"(?i:\b(?:step|epoch|iter(?:ation)?|loss|train(?:ing)?|it/s|batch|eval\w*|finished|done|completed?|saved|saving|continu\w+"
+    r"|retry\w*|resum\w+|succe\w+)\b)"
+)
