@@ -12,7 +12,7 @@ import time
 
 from tests.bench.figures import Figure, table
 
-NAMES = ("fanout", "many", "dashboard")
+NAMES = ("fanout", "many", "start", "logs", "node", "training", "dashboard")
 
 
 def main() -> None:
