@@ -126,7 +126,7 @@ class OneNode(ModalScreen["dict[str, str] | None"]):
     def on_question_changed(self, event: Question.Changed) -> None:
         self._answers[event.key] = event.text
 
-    def on_question_done(self, event: Question.Done) -> None:
+    def on_input_submitted(self) -> None:
         self.focus_next()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

@@ -48,6 +48,7 @@ class Checking:
         self._accept = accept
         self._prober = prober
         self._changed = changed
+        self._skipped: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -66,7 +67,7 @@ class Checking:
     def fits(self, profile: Profile, skip: Collection[str]) -> bool:
         """Whether it is of this very profile."""
         found = self.preflight
-        return found is not None and found.profile == profile and set(found.skip) == set(skip)
+        return found is not None and found.profile == profile and self._skipped == frozenset(skip)
 
     def observations(self, profile: Profile) -> Mapping[int, Observation | RankdeckError]:
         """What the nodes that have been looked at from end to end said, if they are the nodes of this profile."""
@@ -78,6 +79,7 @@ class Checking:
     async def start(self, profile: Profile, skip: Collection[str]) -> None:
         """Look at every node of this profile, anew."""
         await self.close()
+        self._skipped = frozenset(skip)
         fleet = _Borrowing(profile, self._connector, self._accept, self._prober)
         try:
             self.preflight = Preflight(profile, fleet, skip, self._changed)
@@ -91,6 +93,8 @@ class Checking:
         """Look again at a node, for a check, or both; whether that could be done now."""
         if self.preflight is None or self.running:
             return False
+        if check is not None:
+            self._skipped -= {check}
         self._begin(partial(self.preflight.retry, rank, check))
         return True
 

@@ -197,9 +197,11 @@ class PreflightStep(Step):
         parts = [Content.styled(CHECKS[check].title, "bold")]
         for finding in cell.findings:
             parts += self._finding(finding)
-        if not cell.findings:
+        if cell.state == "skipped" and check not in self.sheet.draft.skip:
+            parts.append(Content.styled("made only when it is asked for: r does it now", "$secondary"))
+        elif not cell.findings:
             parts.append(Content.styled(STATES.get(cell.state, ""), "$secondary"))
-        elif cell.state in ("waiting", "skipped"):
+        elif cell.state == "waiting":
             parts.append(Content.styled(STATES[cell.state], "$secondary"))
         return Content("\n").join(parts)
 
@@ -232,8 +234,8 @@ def verdict(checking: Checking, sheet: Sheet, ok: str, wrong: str, warning: str)
         return Content.styled(f"preflight: looking at {nodes}, {open_} still to answer", "$primary")
     errors, warnings = len(found.errors), sum(finding.severity == "warning" for finding in found.findings)
     said = f"{len(CHECKS) - len(found.skip)} checks on {nodes}"
-    if found.skip:
-        said += f", {len(found.skip)} skipped ({', '.join(sorted(found.skip))})"
+    if skipped := sorted(found.skip & sheet.draft.skip):
+        said += f", {len(skipped)} skipped ({', '.join(skipped)})"
     told = [_count(errors, "error")] if errors else []
     told += [_count(warnings, "warning")] if warnings else []
     stale = "" if checking.fits(sheet.profile, sheet.draft.skip) else "; the answers have changed since, F5 looks again"

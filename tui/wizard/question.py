@@ -47,9 +47,6 @@ class Question(Vertical):
             super().__init__()
             self.key = key
 
-    class Done(Left):
-        """Enter: on to the next question."""
-
     def __init__(self, field: Field, text: str, *, key: str = "") -> None:
         super().__init__(classes=f"question-{field.kind}")
         self.field = field
@@ -140,14 +137,6 @@ class Question(Vertical):
             self._text = text
             self.post_message(self.Changed(self.key, text))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.post_message(self.Done(self.key))
-
-    def on_choice_done(self, event: Choice.Done) -> None:
-        event.stop()
-        self.post_message(self.Done(self.key))
-
     def on_descendant_blur(self) -> None:
         self.post_message(self.Left(self.key))
 
@@ -171,7 +160,6 @@ class Choice(Widget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,up,h", "choose(-1)", "previous", show=False),
         Binding("right,down,l,space", "choose(1)", "next", show=False),
-        Binding("enter", "done", "next question", show=False),
     ]
     value = reactive("")
 
@@ -181,9 +169,6 @@ class Choice(Widget, can_focus=True):
         def __init__(self, value: str) -> None:
             super().__init__()
             self.value = value
-
-    class Done(Message):
-        """Enter."""
 
     def __init__(self, choices: tuple[tuple[str, str], ...], value: str) -> None:
         super().__init__(id="answer")
@@ -212,9 +197,6 @@ class Choice(Widget, can_focus=True):
         values = [value for value, _ in self.choices]
         at = values.index(self.value) if self.value in values else 0
         self.value = values[(at + step) % len(values)]
-
-    def action_done(self) -> None:
-        self.post_message(self.Done())
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

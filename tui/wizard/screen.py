@@ -1,7 +1,8 @@
 """The wizard: a rail of steps, the questions of one, and what will run, in view all the time.
 
 Typed text goes to the draft at once; the sheet is settled a moment after the last key, and every part of the screen is
-shown from it. Nodes are looked at when the host list, or what they are asked, has been left alone for a while: half a
+shown from it. Keys that move the focus are priority bindings: what is typed ahead over a slow line goes where it is
+meant to. Nodes are looked at when the host list, or what they are asked, has been left alone for a while: half a
 host name is never dialled, and half an activation line never run.
 """
 
@@ -31,7 +32,7 @@ from tui.wizard.fields import FIELDS
 from tui.wizard.preflight import PreflightStep
 from tui.wizard.preview import PreviewPane
 from tui.wizard.prober import Prober
-from tui.wizard.question import Question, questions
+from tui.wizard.question import Choice, Line, Question, questions
 from tui.wizard.rail import Rail, marks
 from tui.wizard.review import ReviewStep
 from tui.wizard.saving import save
@@ -77,11 +78,14 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         Binding("f3", "copy", "copy commands", id="wizard.copy", show=False),
         Binding("f4", "turn", "next node's commands", id="wizard.turn", show=False),
         Binding("f5", "look", "look again", id="wizard.look"),
-        Binding("f7", "step(-1)", "back", id="wizard.back"),
-        Binding("f8,ctrl+n", "step(1)", "next", key_display="f8", id="wizard.next"),
+        Binding("f7", "step(-1)", "back", id="wizard.back", priority=True),
+        Binding("f8,ctrl+n", "step(1)", "next", key_display="f8", id="wizard.next", priority=True),
         Binding("f10,ctrl+l", "launch", "launch", key_display="f10", id="wizard.launch"),
         Binding("escape", "leave_step", "leave", id="wizard.leave"),
-        *(Binding(f"alt+{n}", f"go({n - 1})", f"step {n}", show=False) for n in range(1, 9)),
+        *(Binding(f"alt+{n}", f"go({n - 1})", f"step {n}", show=False, priority=True) for n in range(1, 9)),
+        Binding("enter", "done", "next question", show=False, priority=True),
+        Binding("tab", "app.focus_next", "next field", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", "field before", show=False, priority=True),
     ]
 
     def __init__(
@@ -187,7 +191,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         self.query_one(PreviewPane).set_class(not self.steps[key].previews, "-aside")
         self.settle()
         if focus and (target := self.step.first()) is not None:
-            target.focus()
+            self.set_focus(target)
 
     def _make(self, key: str) -> Step:
         step = self.steps[key]
@@ -221,24 +225,26 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         if self._dirty:
             self._soon("named", SETTLE, self._look_at_named)
 
-    def on_question_done(self, event: Question.Done) -> None:
+    async def action_done(self) -> None:
         """Enter: the next question of this step, or the next step after the last."""
-        self._told.add(event.key)
-        self.settle()
-        keys = list(questions(self.step))
-        after = keys[keys.index(event.key) + 1 :]
+        asked = questions(self.step)
+        keys = list(asked)
+        after = keys[keys.index(self._focused_question()) + 1 :]
         if after:
-            questions(self.step)[after[0]].control.focus()
+            self.set_focus(asked[after[0]].control)
         else:
-            self.action_step(1)
+            await self.action_step(1)
+
+    def _focused_question(self) -> str:
+        """The question that has the focus, where enter goes on from; "" for any other place."""
+        found = self.focused
+        return next((key for key, asked in questions(self).items() if asked.control is found), "")
 
     def _look_at_named(self) -> None:
         """Look at the nodes as they are named now, unless a line that would be run there is still being typed."""
         if self.here in LOOKING:
             return
-        focused = self.focused
-        typing = getattr(focused.parent.parent, "key", "") if focused is not None and focused.parent else ""
-        if typing in RUN_THERE:
+        if self._focused_question() in RUN_THERE:
             self._soon("named", NAMED, self._look_at_named)
             return
         if "nodes" not in self.sheet.judged.mistakes:
@@ -267,26 +273,25 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
-    def on_rows_chosen(self, event: Rows.Chosen) -> None:
+    async def on_rows_chosen(self, event: Rows.Chosen) -> None:
         if isinstance(event.rows, Rail):
-            self.action_go(event.index)
+            await self.action_go(event.index)
 
-    def action_go(self, index: int) -> None:
+    async def action_go(self, index: int) -> None:
         """Show a step by its place."""
         keys = list(self.steps)
         if 0 <= index < len(keys):
-            self._leave_for(keys[index])
+            await self._leave_for(keys[index])
 
-    def action_step(self, direction: int) -> None:
+    async def action_step(self, direction: int) -> None:
         """The step after or before this one that has to do with the launcher."""
         keys = list(self.steps)
         at = keys.index(self.here) + direction
         while 0 <= at < len(keys) and not self.steps[keys[at]].used(self.sheet.profile):
             at += direction
         if 0 <= at < len(keys):
-            self._leave_for(keys[at])
+            await self._leave_for(keys[at])
 
-    @work(exclusive=True, group="steps")
     async def _leave_for(self, key: str) -> None:
         self.sheet.draft.visited.add(self.here)
         self._told |= {field for field in FIELDS if step_of(field) == self.here}
@@ -324,6 +329,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         match action:
             case "launch" if self.here not in LOOKING:
                 return False
+            case "done":
+                return isinstance(self.focused, (Line, Choice))
             case "launch" | "save":
                 return None if self.app.readonly else True
             case _:
@@ -363,7 +370,8 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     def on_step_retry(self, event: Step.Retry) -> None:
         """Look again at a node, for a check, or both."""
-        self.checking.retry(event.rank, event.check)
+        if self.checking.retry(event.rank, event.check) and event.check is not None:
+            self.sheet.draft.skip.discard(event.check)
         self.settle()
 
     # ---- keeping and saving ---------------------------------------------------------------------------------------
