@@ -176,6 +176,10 @@ class RankdeckApp(App[int]):
         except RankdeckError as error:
             self.notify(str(error), severity="error", timeout=10, markup=False)
 
+    def relaunch(self, asked: profile.Profile, run: str) -> None:
+        """What a run was launched with, for changing and launching again."""
+        self.push_screen(wizard.again(asked, run))
+
     def open_demo(self, steps: int = 200) -> None:
         try:
             self.push_screen(wizard.launching(demo_profile(steps), ours=True))
@@ -246,6 +250,7 @@ def _speaks_unicode() -> bool:
 
 def run(options: Namespace) -> int:
     """Open the screen; the exit code."""
+    terminal.keep_alt_digits()
     app = RankdeckApp(options)
     app.run()
     for text in app.farewell:

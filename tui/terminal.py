@@ -6,6 +6,7 @@ What Textual keeps to itself is read here and nowhere else, each with what happe
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import sys
 import termios
@@ -28,6 +29,16 @@ def repaint_rate(environ: Mapping[str, str]) -> float:
         return float(min(int(asked), 30))
     remote = environ.get("SSH_CONNECTION") or environ.get("TMUX") or environ.get("STY")
     return REMOTE_RATE if remote else LOCAL_RATE
+
+
+def keep_alt_digits() -> None:
+    """Let alt and a digit be that: Textual takes them for what a Mac's option key types (alt+2 for ™)."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
+
+        sequences: Any = ANSI_SEQUENCES_KEYS
+        for digit in "0123456789":
+            sequences.pop(f"\x1b{digit}", None)
 
 
 def congested(app: App[Any]) -> bool:

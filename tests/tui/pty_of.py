@@ -26,7 +26,10 @@ RANKDECK = str(Path(sys.executable).with_name("rankdeck"))
 
 
 class Terminal:
-    """`rankdeck ARGUMENTS` on a terminal of `columns` × `lines`; `raw` is every byte that it wrote."""
+    """`rankdeck ARGUMENTS` on a terminal of `columns` × `lines`; `raw` is every byte that it wrote.
+
+    `environ` is added to our own environment; with `only`, it is the whole.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Terminal:
         before: Callable[[], None] | None = None,
         command: Sequence[str] = (RANKDECK,),
         folder: str | None = None,
+        only: bool = False,
     ) -> None:
         self.raw = bytearray()
         self.screen = pyte.Screen(columns, lines)
@@ -48,7 +52,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, **TERM, **(environ or {})},
+            env={**({} if only else os.environ), **TERM, **(environ or {})},
             cwd=folder,
             start_new_session=True,
             preexec_fn=lambda: _take_terminal(before),
@@ -78,6 +82,15 @@ class Terminal:
     def read(self, seconds: float = 0.05) -> None:
         """Take what the program writes within this time, and draw it."""
         self._stream.feed(self.take(seconds))
+
+    def settle(self, quiet: float = 0.5, seconds: float = 10.0) -> None:
+        """Until nothing has been written for a while."""
+        deadline = last = time.monotonic()
+        deadline += seconds
+        while time.monotonic() < min(deadline, last + quiet):
+            size = len(self.raw)
+            self.read()
+            last = time.monotonic() if len(self.raw) > size else last
 
     @property
     def text(self) -> str:

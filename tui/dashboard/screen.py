@@ -53,6 +53,8 @@ class Dashboard(Screen[None]):
         Binding("N", "bad(-1)", "previous bad rank", show=False),
         Binding("s,X", "stop", "stop job", id="dashboard.stop"),
         Binding("y", "copy", "copy command", id="dashboard.copy"),
+        Binding("r", "relaunch", "relaunch with changes", id="dashboard.relaunch", show=False),
+        Binding("a", "attach", "copy the command that attaches elsewhere", id="dashboard.attach", show=False),
         Binding("x", "export", "export metrics", id="dashboard.export", show=False),
         Binding("escape,d", "leave", "back", key_display="esc", id="dashboard.back"),
         Binding("q", "app.leave", "quit", id="dashboard.quit"),
@@ -174,6 +176,8 @@ class Dashboard(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "stop":
             return None if self.app.readonly or self.session.state.over else True
+        if action == "relaunch":
+            return None if self.app.readonly else True
         if action == "bad":
             return True if any(one.word in BAD for one in self._ranks) else None
         return True
@@ -209,6 +213,13 @@ class Dashboard(Screen[None]):
         plan = self.session.state.plan
         node = next(n for n in plan.nodes if self._selected < n.first_rank + n.nproc)
         self.notify(f"command of {node.host}: {terminal.copy(self.app, node.script)}", markup=False)
+
+    def action_relaunch(self) -> None:
+        self.app.relaunch(self.session.record.profile, self.session.folder.run)
+
+    def action_attach(self) -> None:
+        command = f"rankdeck attach {self.session.folder.run}"
+        self.notify(f"{command}: {terminal.copy(self.app, command)}", markup=False)
 
     def action_export(self) -> None:
         """Loss and throughput of every step, as CSV beside the run's logs."""

@@ -67,6 +67,11 @@ def launching(asked: Profile, skip: tuple[str, ...] = (), *, ours: bool = False)
     return Wizard(draft, STEPS, start="preflight", armed=True, ours=ours)
 
 
+def again(asked: Profile, run: str) -> Wizard:
+    """The profile of a run that was launched before, to be changed and launched again."""
+    return Wizard(Draft.of(asked), STEPS, start="review", note=f"as {run} was launched; change what you like")
+
+
 def _on_disk(path: Path) -> Draft:
     seen = profile.fingerprint(path)
     return Draft.of(profile.load(path), str(path), seen)
