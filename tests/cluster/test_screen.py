@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.cluster.hosts import Host
 
 STEPS = 60
+ALT, TAB, RIGHT, F10 = "\x1b", "\t", "\x1b[C", "\x1b[21~"
 
 
 def terminal(user: Workstation, *arguments: str, columns: int = 150, lines: int = 45) -> Terminal:
@@ -28,16 +29,19 @@ def test_from_rankdeck_new_with_typed_keys_to_a_finished_training_run(
 ) -> None:
     with terminal(user, "new", "typed") as screen:
         screen.wait_for("launcher")
-        screen.press("\x1b2")  # alt+2: nodes
-        screen.wait_for("Which machines?")
-        screen.press(",".join(host.name for host in hosts))
+        screen.type(ALT + "2", ",".join(host.name for host in hosts))
         screen.wait_for("3 nodes", 60)
-        screen.press("\x1b4")
-        screen.wait_for("What does every rank run?", 30)
-        screen.press("\x1b[C")
-        screen.press("\t")
-        screen.settle()
-        screen.press("engine.train\t--set steps=60\n--set log_every=1\t")
+        screen.type(ALT + "4", RIGHT, TAB, "engine.train", TAB, f"--set steps={STEPS}", "\r", "--set log_every=1")
+        screen.type(TAB, TAB, VENV)
         screen.settle()
         open("/tmp/plan/screen.txt", "w").write(screen.text)
-        raise AssertionError(VENV + json.dumps(STEPS) + str(sys.path))
+        screen.type(F10)
+        screen.settle(2, 20)
+        open("/tmp/plan/screen2.txt", "w").write(screen.text)
+        screen.type(ALT + "8")
+        screen.settle(2, 20)
+        open("/tmp/plan/screen3.txt", "w").write(screen.text)
+        screen.type(F10)
+        screen.settle(2, 20)
+        open("/tmp/plan/screen4.txt", "w").write(screen.text)
+        raise AssertionError(json.dumps(STEPS) + str(sys.path))

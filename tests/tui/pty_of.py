@@ -110,6 +110,12 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
+    def type(self, *pieces: str) -> None:
+        """Press keys as a hand does: what one piece changes is on the screen before the next."""
+        for piece in pieces:
+            self.press(piece)
+            self.settle()
+
     def resize(self, columns: int, lines: int) -> None:
         self.screen.resize(lines, columns)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
