@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.workstation import VENV, Workstation
+from tests.cluster.workstation import TALK, VENV, Workstation
 from tests.tui.pty_of import Terminal
 
 if TYPE_CHECKING:
     from tests.cluster.hosts import Host
 
-STEPS = 60
-ALT, TAB, RIGHT, F10 = "\x1b", "\t", "\x1b[C", "\x1b[21~"
+ALT, ENTER, ESCAPE, TAB, RIGHT, F10 = "\x1b", "\r", "\x1b", "\t", "\x1b[C", "\x1b[21~"
+FAILS = """\
+import os, time
+time.sleep(1)
+if os.environ["RANK"] == "3":
+    raise KeyError("no such tensor")
+time.sleep(600)
+"""
 
 
 def terminal(user: Workstation, *arguments: str, columns: int = 150, lines: int = 45) -> Terminal:
@@ -28,20 +33,53 @@ def test_from_rankdeck_new_with_typed_keys_to_a_finished_training_run(
     user: Workstation, hosts: tuple[Host, ...]
 ) -> None:
     with terminal(user, "new", "typed") as screen:
-        screen.wait_for("launcher")
+        screen.wait_for("What is it called")
         screen.type(ALT + "2", ",".join(host.name for host in hosts))
         screen.wait_for("3 nodes", 60)
-        screen.type(ALT + "4", RIGHT, TAB, "engine.train", TAB, f"--set steps={STEPS}", "\r", "--set log_every=1")
+        screen.type(ALT + "4", RIGHT, TAB, "engine.train", TAB, "--set steps=40", ENTER, "--set log_every=1")
         screen.type(TAB, TAB, VENV)
-        screen.settle()
-        open("/tmp/plan/screen.txt", "w").write(screen.text)
-        screen.type(F10)
-        screen.settle(2, 20)
-        open("/tmp/plan/screen2.txt", "w").write(screen.text)
+        screen.wait_for("--nnodes=3", 60)
         screen.type(ALT + "8")
-        screen.settle(2, 20)
-        open("/tmp/plan/screen3.txt", "w").write(screen.text)
+        screen.wait_for("nothing is wrong", 60)
         screen.type(F10)
-        screen.settle(2, 20)
-        open("/tmp/plan/screen4.txt", "w").write(screen.text)
-        raise AssertionError(json.dumps(STEPS) + str(sys.path))
+        screen.wait_for("step ", 60)
+        screen.wait_for("SUCCEEDED", 60)
+        screen.press("q")
+        assert screen.wait() == 0
+    run = json.loads(user.run("runs", "--json").stdout)
+    assert (run["summary"]["outcome"], run["summary"]["step"], run["world_size"]) == ("succeeded", 40, 3)
+
+
+@pytest.mark.timeout(240)
+def test_a_run_is_watched_searched_left_attached_again_and_stopped(user: Workstation, hosts: tuple[Host, ...]) -> None:
+    profile = user.profile("talk", "python3", user.script("talk.py", TALK), "100000", "0.02", hosts=hosts)
+    with terminal(user, "launch", profile) as screen:
+        screen.wait_for("rank 0 line", 60)
+        screen.type("/", "line 7 ", ENTER)
+        screen.wait_for("line 7 ", 30)
+        screen.type(ESCAPE, "q")
+        screen.wait_for("is still running")
+        screen.press("d")
+        assert screen.wait() == 0
+    assert all(host.jobs() for host in hosts), "leaving must not end the run"
+    with terminal(user, "attach") as screen:
+        screen.wait_for("RUNNING", 30)
+        screen.type("s")
+        screen.wait_for("Stop talk-")
+        screen.press("y")
+        screen.wait_for("STOPPED", 60)
+        screen.press("q")
+        assert screen.wait() == 1
+    assert not any(host.jobs() for host in hosts)
+
+
+@pytest.mark.timeout(240)
+def test_a_failure_ends_in_a_verdict_on_the_screen(user: Workstation, hosts: tuple[Host, ...]) -> None:
+    program = user.script("fail.py", FAILS)
+    with terminal(user, "launch", user.profile("fail", "python3", program, hosts=hosts)) as screen:
+        screen.wait_for("FAILED", 90)
+        screen.type("5")
+        screen.wait_for("no such tensor", 20)
+        assert "node2" in screen.text
+        screen.press("q")
+        assert screen.wait() == 1
