@@ -257,7 +257,8 @@ class Preflight:
         if not (disturbed or self._stays_home or len(there) < 2):
             calls = set(zip(there, [*there[1:], there[0]], strict=True)) - blocked(seen) - lossy(seen)
         opened = {rank: c for rank, c in self.conversations.items() if not isinstance(c, RankdeckError)}
-        found = await speed(opened, pairs.addresses(self.profile, self.observations), calls) if calls else {}
+        addresses = pairs.addresses(self.profile, self.observations)
+        found = await speed(opened, addresses, calls) if calls else {}
         for rank in wanted:
             new, old = found.get(rank, preflight.Speed(left_out=disturbed)), self.observations.get(rank)
             if isinstance(new, ConnectionLost):

@@ -26,7 +26,7 @@ HIGH_PORTS = 2
 """Ports that every node listens on, of the kernel's choice: firewalls may open some of them."""
 CONNECT_SECONDS = 2.0
 ASK_SECONDS = 15.0
-POUR_SECONDS = 0.4
+POUR_SECONDS, SUSPECTS = 0.4, 4
 
 
 async def mesh(
@@ -87,7 +87,10 @@ async def mesh(
 async def speed(
     conversations: Mapping[int, Conversation], addresses: Mapping[int, str], calls: Collection[Pair]
 ) -> dict[int, Speed | ConnectionLost]:
-    """Let every caller of `calls` send to whom it calls as much as goes, all at once, for POUR_SECONDS."""
+    """Let every caller of `calls` send to whom it calls as much as goes, all at once, for POUR_SECONDS.
+
+    What seems slow beside the others is measured once more, alone: what it carries then is what it can.
+    """
     nonce = secrets.token_hex(16)
     found: dict[int, Speed | ConnectionLost] = {}
 
@@ -116,10 +119,15 @@ async def speed(
     )
     ports = {rank: _ports(answer) for rank, answer in zip(listening, answers, strict=True)}
     pouring = sorted(calls)
-    flows = await asyncio.gather(*(pour(*pair) for pair in pouring))
+    flows = dict(zip(pouring, await asyncio.gather(*(pour(*pair) for pair in pouring)), strict=True))
+    best = max((flow.rate or 0.0 for flow in flows.values()), default=0.0)
+    for pair in [pair for pair, flow in flows.items() if (flow.rate or 0.0) < best / 2][:SUSPECTS]:
+        again = await pour(*pair)
+        if (again.rate or 0.0) > (flows[pair].rate or 0.0):
+            flows[pair] = again
     await asyncio.gather(*(ask(rank, "hush") for rank in listening if rank not in found))
     made: dict[int, list[Flow]] = {}
-    for (rank, _), flow in zip(pouring, flows, strict=True):
+    for (rank, _), flow in flows.items():
         made.setdefault(rank, []).append(flow)
     return {**{rank: Speed(flows=tuple(some)) for rank, some in made.items()}, **found}
 

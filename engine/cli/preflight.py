@@ -59,7 +59,8 @@ def check(options: Namespace) -> int:
     asked = asked_profile(options)
 
     async def work(connector: Connector) -> int:
-        found = await checked(asked, connector, options.skip, emit if options.json else None, options.speed)
+        told = emit if options.json and not options.fix else None
+        found = await checked(asked, connector, options.skip, told, options.speed)
         await found.close()
         if options.fix and (settings := fixes(found.findings)):
             path = shelf.find(options.profile)
@@ -68,7 +69,10 @@ def check(options: Namespace) -> int:
                 say(f"{path}: {setting}")
             found = await checked(profile.override(asked, settings), connector, options.skip, None, options.speed)
             await found.close()
-        if not options.json:
+        if options.json and options.fix:
+            for finding in found.findings:
+                emit(finding)
+        elif not options.json:
             show_matrix(found)
             show_findings(found, sys.stdout, everything=True)
         return EXIT_PREFLIGHT if found.errors else EXIT_OK

@@ -103,6 +103,11 @@ if ask.get('module'):
         if found and found.submodule_search_locations is not None: found = spec(ask['module'] + '.__main__')
         out['module'] = (found.origin or '') if found else ''
     except Exception as e: out['module_error'] = '%s: %s' % (type(e).__name__, e)
+try:
+    import resource
+    for key, number in (('nofile', resource.RLIMIT_NOFILE), ('memlock', resource.RLIMIT_MEMLOCK)):
+        out[key] = resource.getrlimit(number)[0]
+except Exception: pass
 out['env'] = dict(os.environ)
 sys.stdout.write(json.dumps(out) + '\n')
 """

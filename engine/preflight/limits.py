@@ -18,11 +18,11 @@ MEMORY_A_RANK = 4 * GIB
 FILES = 1024
 
 
-@check("limits.memlock", needs=("limits", "fabric"))
+@check("limits.memlock", needs=("limits", "python", "fabric"))
 def memlock(seen: Seen) -> Iterator[Note]:
     """InfiniBand and RoCE may lock the memory that they need."""
     for rank, node, observed in seen.nodes():
-        limit = observed.limits.memlock
+        limit = _after(observed.python.memlock, observed.limits.memlock)
         if limit is None or not observed.fabric.active or "NCCL_IB_DISABLE" in seen.profile.env:
             continue
         note = error if limit < MEMLOCK_LEAST else warning
@@ -34,13 +34,13 @@ def memlock(seen: Seen) -> Iterator[Note]:
         )
 
 
-@check("limits.files", needs=("limits",))
+@check("limits.files", needs=("limits", "python", "gpus"), across=True)
 def files(seen: Seen) -> Iterator[Note]:
     """Every rank may open enough files and connections."""
     world = sum(ranks_of(node, observed) for _, node, observed in seen.nodes())
     need = max(FILES, 256 + 8 * world)
     for rank, node, observed in seen.nodes():
-        soft, hard = observed.limits.nofile, observed.limits.nofile_hard
+        soft, hard = _after(observed.python.nofile, observed.limits.nofile), observed.limits.nofile_hard
         if soft is None or soft >= need:
             continue
         text = f"{soft} files may be open (ulimit -n): {world} ranks, each connected to every other, need about {need}"
@@ -51,6 +51,13 @@ def files(seen: Seen) -> Iterator[Note]:
         else:
             line = "echo '* - nofile 65536' | sudo tee /etc/security/limits.d/nofile.conf"
             yield warning(rank, text, remedy=f"on {node.host}: {line}, log in anew")
+
+
+def _after(activation: int | None, session: int | None) -> int | None:
+    """The limit that the ranks get: the activation may change that of the session. None: there is none."""
+    if activation is None:
+        return session
+    return None if activation < 0 else activation
 
 
 @check("limits.shm", needs=("limits",))

@@ -65,7 +65,11 @@ def lossy(seen: Seen) -> set[Pair]:
 def connect(seen: Seen) -> Iterator[Note]:
     """Every node can open connections to the high ports of the others, where NCCL and gloo listen."""
     calls = tested(seen).high
-    blamed, left = pairs.walls(blocked(seen), calls)
+    # A node without a way to the master's network has a finding for that, and so have two with one address.
+    lost = {rank for rank, _, o in seen.so_far().nodes() for r in o.addresses.routes if r.ips and not r.source}
+    own = pairs.addresses(seen.profile, seen.observations)
+    told = {(a, b) for a, b in calls if not lost.isdisjoint((a, b)) or own.get(a, a) == own.get(b, b)}
+    blamed, left = pairs.walls(blocked(seen) - told, calls)
     for rank, trouble in blamed.items():
         into = {pair for pair in trouble if pair[1] == rank}
         word = _word(link for pair in trouble for link in calls[pair])

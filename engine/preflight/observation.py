@@ -120,7 +120,10 @@ class Fabric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Python(msgspec.Struct, frozen=True, kw_only=True):
-    """The launch's own environment; `code` is the exit status of a step that failed, `output` what it printed."""
+    """The launch's own environment; `code` is the exit status of a step that failed, `output` what it printed.
+
+    `nofile` and `memlock` [bytes] are the limits that the activation leaves; -1 for none, None where it is not known.
+    """
 
     error: str = ""
     workdir: str = ""
@@ -139,6 +142,8 @@ class Python(msgspec.Struct, frozen=True, kw_only=True):
     nccl: str = ""
     xtuner: str = ""
     xtuner_command: str = ""
+    nofile: int | None = None
+    memlock: int | None = None
     set: dict[str, str] = {}
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.preflight.facts import master_name, node_facts
+from engine.preflight.observation import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from random import Random
 
     from engine.preflight.findings import Observations
-    from engine.preflight.observation import Observation
     from engine.profile import Profile
 
 ALL_PAIRS = 32
@@ -40,7 +40,8 @@ def addresses(profile: Profile, observations: Observations) -> dict[int, str]:
     for rank, fact in node_facts(profile, observations).items():
         wanted = profile.rendezvous.interface
         name = fact.interface if wanted == "auto" else wanted
-        observed: Observation = observations[rank]  # type: ignore[assignment]
+        observed = observations[rank]
+        assert isinstance(observed, Observation)
         ipv4 = next((i.ipv4 for i in observed.addresses.interfaces if i.name == name and i.ipv4), ())
         address = fact.addr if fact.addr in ipv4 or not ipv4 else ipv4[0]
         if address:
@@ -53,12 +54,18 @@ def master(profile: Profile, observations: Observations) -> tuple[dict[int, str]
     facts = node_facts(profile, observations)
     name, wanted = master_name(profile), profile.rendezvous.master_port
     port = wanted if wanted != "auto" else next(iter(facts[0].free_ports), 0) if 0 in facts else 0
+    # A node that takes the name for another address has a finding for that, and need not try.
+    meant = {
+        ip for rank, observed in observations.items() if rank == 0 and isinstance(observed, Observation)
+        for route in observed.addresses.routes if route.to == name for ip in route.ips
+    }  # fmt: skip
     understood = {}
     for rank in facts:
-        observed: Observation = observations[rank]  # type: ignore[assignment]
+        observed = observations[rank]
+        assert isinstance(observed, Observation)
         route = next((r for r in observed.addresses.routes if r.to == name), None)
-        if name and route is not None and route.ips:
-            understood[rank] = route.ips[0]
+        if name and route is not None and not meant.isdisjoint(route.ips):
+            understood[rank] = next(ip for ip in route.ips if ip in meant)
         elif not name and 0 in facts and facts[0].addr:
             understood[rank] = facts[0].addr
     return understood, port if 0 < port < 65536 else 0

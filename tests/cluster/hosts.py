@@ -189,10 +189,10 @@ class Host:
 
     # The network.
 
-    def unplug(self) -> None:
+    def unplug(self, nic: int = 0) -> None:
         """Pull the cable: packets vanish, addresses and routes stay, connections hang."""
         self._touched = True
-        self.cluster.network.cable(self.name, up=False)
+        self.cluster.network.cable(self.name, up=False, nic=nic)
 
     def plug(self) -> None:
         self.cluster.network.cable(self.name, up=True)
@@ -206,6 +206,11 @@ class Host:
         """Refuse TCP to a port or a range of ports from outside the host: "drop" in silence, or "reject"."""
         self._touched = True
         self.cluster.network.firewall(self.name, port, action)
+
+    def wall(self, *open_ports: int, action: str = "drop") -> None:
+        """A firewall as machines have it: new connections from outside to these ports alone, everything else closed."""
+        self._touched = True
+        self.cluster.network.wall(self.name, open_ports, action)
 
     def second_nic(self, subnet: str = "10.77.0") -> str:
         """A second interface, eth1, on a second wire that all hosts with one share; its address."""
@@ -299,13 +304,16 @@ class Host:
         self._touched = True
         self._write_users(shell)
 
-    def restart_sshd(self, **options: str) -> None:
-        """End sshd and every session, start it again with these options before the others: MaxSessions="1"."""
+    def restart_sshd(self, *, limits: Sequence[str] = (), **options: str) -> None:
+        """End sshd and every session, start it again with these options before the others: MaxSessions="1".
+
+        `limits` are options of prlimit(1), for it and all its sessions: "--nofile=256:4096".
+        """
         self._touched = True
         self.stop_sshd()
         self._write_sshd_config(options)
         (self.folder / "sshd.pid").unlink(missing_ok=True)
-        self.run(self._sshd, root=True)
+        self.run(["prlimit", *limits, *self._sshd] if limits else self._sshd, root=True)
         self.await_sshd()
 
     def stop_sshd(self) -> None:

@@ -13,6 +13,10 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH often lacks the sbin folders
 
@@ -111,6 +115,8 @@ class Network:
         for nic in range(len(self.bridges)):
             quietly("ip", "-n", self.switch, "link", "del", f"{host}.{nic}")
         quietly("ip", "netns", "del", self.netns(host))
+        # Some kernels keep a rule for a device that has gone, for the next one of that name.
+        quietly("ip", "netns", "exec", self.switch, "nft", f"delete table netdev {host}")
 
     def slow(self, host: str, *, rate: str = "", delay: str = "", loss: float = 0.0) -> None:
         """Make a host's link slow: `rate` like "100mbit" both ways, `delay` like "50ms" on what it sends, `loss` in
@@ -153,6 +159,14 @@ class Network:
         enter = ("ip", "netns", "exec", self.netns(host))
         command(*enter, "nft", "add table inet wall; add chain inet wall c { type filter hook input priority 0; }")
         command(*enter, "nft", f'add rule inet wall c iifname != "lo" tcp dport {ports} {verdict}')
+
+    def wall(self, host: str, open_ports: Iterable[int], action: str) -> None:
+        """The firewall of Debian's nftables.conf, filled: a chain `input` that lets in replies and a few ports."""
+        rules = "ct state established,related accept; iifname lo accept; icmp type echo-request accept;"
+        ports = ", ".join(map(str, open_ports))
+        chain = f"type filter hook input priority 0; {rules} tcp dport {{ {ports} }} accept; {action};"
+        table = f"table inet filter {{\n chain input {{ {chain} }}\n}}"
+        command("ip", "netns", "exec", self.netns(host), "nft", table)
 
     def docker0(self, host: str) -> None:
         """The bridge 172.17.0.1 that Docker leaves on every host, up, with one cable in it."""
