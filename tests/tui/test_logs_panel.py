@@ -64,7 +64,7 @@ async def test_lines_of_a_node_and_of_all_ranks_come_with_their_rank() -> None:
         write(folder, order, 0, stdout_of(0, 0), "zero\n")
         write(folder, order, 1, stderr_of(1, 0), "two\n")
         screen.query_one(LogsPanel).view.draw()
-        assert [row.split() for row in rows(screen)[-3:]] == [["3", "three"], ["0", "zero"], ["2", "err", "two"]]
+        assert [row.split() for row in rows(screen)[-3:]] == [["3", "three"], ["0", "zero"], ["2e", "two"]]
         order.close()
 
 
@@ -74,7 +74,7 @@ async def test_stdout_and_stderr_are_shown_together_or_alone() -> None:
         order = Arrivals(folder.path)
         write(folder, order, 0, stderr_of(0, 0), "a warning\n")
         screen.query_one(LogsPanel).view.draw()
-        assert rows(screen)[-1].split() == ["err", "a", "warning"]
+        assert rows(screen)[-1].split() == ["e", "a", "warning"]
         await press(pilot, "3", "o")
         assert "stdout" in title(screen)
         assert rows(screen)[-1].endswith("rank 0 line 4")
@@ -123,5 +123,5 @@ async def test_a_line_that_is_being_written_is_shown_below_the_others() -> None:
         write(folder, order, 0, stderr_of(0, 0), "\r 20%|##  |")
         view = screen.query_one(LogsPanel).view
         view.draw()
-        assert [row.strip() for row in rows(screen)] == ["rank 0 line 0", "err  20%|##  |"]
+        assert [row.strip() for row in rows(screen)] == ["rank 0 line 0", "e  20%|##  |"]
         order.close()

@@ -24,6 +24,8 @@ Scope = Literal["rank", "node", "all"]
 SCOPES: tuple[Scope, ...] = ("rank", "node", "all")
 OUTPUTS = (None, "stdout", "stderr")
 TORCHRUN = "torchrun.log"
+MUTED = 3
+"""The number of the quiet colour among those of labels; ranks take turns with the others."""
 
 
 class LogsPanel(Panel, can_focus=False):
@@ -32,8 +34,10 @@ class LogsPanel(Panel, can_focus=False):
     key = "logs"
     title = "logs"
     side = "right"
+    help = """Lines of several ranks stand in the order in which they came to this machine: 3 is a line of rank 3,
+3e one of its stderr, n0 one of torchrun on node 0. What had been waiting on its node came together, however old."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "scope", "rank/node/all", id="logs.scope"),
+        Binding("m", "scope", "merge", id="logs.scope"),
         Binding("o", "output", "out/err", id="logs.output"),
         Binding("left_square_bracket", "attempt(-1)", "earlier attempt", show=False),
         Binding("right_square_bracket", "attempt(1)", "later attempt", show=False),
@@ -110,7 +114,7 @@ class LogsPanel(Panel, can_focus=False):
             source = Merged(scene.folder.path, choice)
         width = 0
         if alone is None:
-            width = 4 if self.scope == "rank" else 5 + max(2, len(str(scene.state.plan.world_size - 1)))
+            width = 2 if self.scope == "rank" else self._digits(scene) + 2
         self.view.show(source, self._label if width else None, width)
 
     def _title(self, scene: Scene, choice: Choice, alone: Key | None) -> str:
@@ -126,18 +130,22 @@ class LogsPanel(Panel, can_focus=False):
         return f" {scene.glyphs.separator} ".join(parts)
 
     def _label(self, key: Key) -> Label:
-        """“3 err ” before a line of rank 3's stderr; “n0” for torchrun on node 0; of one rank only “err ”."""
+        """“3 ” before a line of rank 3's stdout, “3e” before its stderr, “n0” for torchrun on node 0."""
         assert self._scene is not None
         state = self._scene.state
         stream = state.nodes[key[0]].streams.get(key[1])
-        wide = max(2, len(str(state.plan.world_size - 1)))
+        wide = self._digits(self._scene)
         if stream is None:
-            return f"{f'n{key[0]}':>{wide}} run ", 3
-        mark = "err " if stream.stream == "stderr" else "    "
+            return f"{f'n{key[0]}':>{wide}}", MUTED
+        mark = "e" if stream.stream == "stderr" else " "
         if self.scope == "rank":
-            return mark, 2
+            return mark, MUTED
         rank = state.rank_of(key[0], stream)
-        return f"{rank:>{wide}} {mark}", rank
+        return f"{rank:>{wide}}{mark}", rank % MUTED
+
+    @staticmethod
+    def _digits(scene: Scene) -> int:
+        return max(2, len(str(scene.state.plan.world_size - 1)))
 
     def _empty(self, scene: Scene, streams: list[Key]) -> str:
         """Why there is nothing to see."""
@@ -156,7 +164,7 @@ class LogsPanel(Panel, can_focus=False):
         if node.link == "broken" and not node.over and self.scope != "all":
             return f"{node.host} does not answer: this is what had come"
         if self.scope != "rank" and self.view.page.unordered:
-            return "fetched together: the order between ranks is not known here"
+            return "fetched together, order unknown"
         return ""
 
     @staticmethod

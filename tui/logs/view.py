@@ -58,7 +58,7 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         Binding("n", "find(1)", "next hit", show=False),
         Binding("N", "find(-1)", "previous hit", show=False),
         Binding("f,ampersand", "ask('filter')", "filter", id="log.filter", key_display="f"),
-        Binding("e", "error(1)", "next error", id="log.error"),
+        Binding("e", "error(1)", "error", id="log.error"),
         Binding("E", "error(-1)", "previous error", show=False),
         Binding("G,end", "follow", "follow", id="log.follow", key_display="G"),
         Binding("F", "toggle_follow", "pause or follow", show=False),
@@ -73,12 +73,12 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         Binding("l,right", "sideways(1)", "right", show=False),
         Binding("0", "sideways(-999)", "to the left edge", show=False),
         Binding("colon", "ask('line')", "go to line or %", show=False, key_display=":"),
-        Binding("w", "wrap", "wrap", id="log.wrap"),
+        Binding("w", "wrap", "wrap", id="log.wrap", show=False),
         Binding("t", "times", "times", id="log.times", show=False),
         Binding("v", "select", "select lines", id="log.select", show=False),
         Binding("shift+up", "extend(-1)", "select up", show=False),
         Binding("shift+down", "extend(1)", "select down", show=False),
-        Binding("y", "copy", "copy", id="log.copy"),
+        Binding("y", "copy", "copy", id="log.copy", show=False),
         Binding("ctrl+c", "copy_selection", "copy what is selected", show=False),
         Binding("p", "pager", "open in $PAGER", id="log.pager", show=False),
         Binding("escape", "clear", "clear", show=False),
@@ -189,11 +189,11 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
             found.append((f"{page.new:,} new lines, G to follow", look.warning))
         if page.selection is not None:
             found.append(("selected: y copies, esc ends", look.primary))
-        if self._remark:
-            found.append((self._remark, look.warning))
         if said := self._said or page.finder.message:
             found.append((said, look.text))
         found += [(words, look.primary) for words in page.finder.words()]
+        if self._remark:
+            found.append((self._remark, look.warning))
         return found
 
     def _modes(self) -> list[str]:
