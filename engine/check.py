@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine import launchers, preflight
+from engine.collective import SECONDS as SECONDS_COLLECTIVE
+from engine.collective import collective
 from engine.errors import ConnectionLost, RankdeckError, RequestError
 from engine.fleet import close_all
 from engine.mesh import mesh, speed
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from engine.conversation import Conversation
     from engine.fleet import Fleet
     from engine.plan import Plan
-    from engine.preflight import Cell, Finding, Observation
+    from engine.preflight import Cell, Collective, Finding, Observation, Speed
     from engine.preflight.pairs import Pair
     from engine.profile import Profile
 
@@ -43,8 +45,8 @@ QUESTIONS: tuple[tuple[str, ...], ...] = (
     ("python", "program", "gpus"),
 )
 """The parts of an observation that are asked for together: what a node knows at once, and what takes its shell."""
-REACH, MESH, SPEED = "reach", "mesh", "speed"
-PARTS = (REACH, *(part for parts in QUESTIONS for part in parts), MESH, SPEED)
+REACH, MESH, SPEED, COLLECTIVE = "reach", "mesh", "speed", "collective"
+PARTS = (REACH, *(part for parts in QUESTIONS for part in parts), MESH, SPEED, COLLECTIVE)
 CALLABLE = {REACH, "addresses", "ports"}
 """What has to be known of a node before it calls others."""
 SECONDS = 60.0
@@ -69,8 +71,10 @@ class Preflight:
         changed: Callable[[], None] = lambda: None,
         conversations: Mapping[int, Conversation] | None = None,
         measure: bool | None = False,
+        collective: float = 0.0,
     ) -> None:
         """`measure` fills the lines between the nodes for a moment to see what they carry; None: where nobody works.
+        `collective` lets all ranks all-reduce for real, within so many seconds (0: not at all).
 
         `conversations` are open already, and ours from now on. RequestError for a launcher or check that is none.
         """
@@ -82,7 +86,9 @@ class Preflight:
             )
         self.profile = profile
         self._measure = measure
-        self._parts = tuple(part for part in PARTS if measure is not False or part != SPEED)
+        self._collective = collective
+        unasked = {*([SPEED] if measure is False else []), *([COLLECTIVE] if not collective else [])}
+        self._parts = tuple(part for part in PARTS if part not in unasked)
         self.skip = preflight.known_checks(skip) | {
             name for name, check in preflight.CHECKS.items() if not set(check.needs) <= set(self._parts)
         }
@@ -130,6 +136,7 @@ class Preflight:
         if check is not None:
             self.skip -= {check}
             self._measure = self._measure or SPEED in parts
+            self._collective = self._collective or SECONDS_COLLECTIVE
         await self._look(dict.fromkeys(ranks, parts))
 
     async def close(self) -> None:
@@ -148,6 +155,7 @@ class Preflight:
             await asyncio.gather(*map(self._visit, wanted))
             await crossing
             await self._pour()
+            await self._reduce()
         except BaseException:
             await self.close()
             raise
@@ -260,12 +268,34 @@ class Preflight:
         addresses = pairs.addresses(self.profile, self.observations)
         found = await speed(opened, addresses, calls) if calls else {}
         for rank in wanted:
-            new, old = found.get(rank, preflight.Speed(left_out=disturbed)), self.observations.get(rank)
-            if isinstance(new, ConnectionLost):
-                self._lost(rank, new)
-            elif isinstance(old, preflight.Observation):
-                self.observations[rank] = msgspec.structs.replace(old, speed=new)
-            self._came(rank, {SPEED})
+            self._filled(rank, SPEED, found.get(rank, preflight.Speed(left_out=disturbed)))
+
+    async def _reduce(self) -> None:
+        """A real all-reduce, after everything else, and only where nothing is known to be in its way."""
+        wanted = {rank for rank, parts in self.waiting.items() if COLLECTIVE in parts}
+        if not wanted:
+            return
+        self._judge()
+        found: dict[int, Collective | ConnectionLost] = {}
+        left_out = f"{self.errors[0].check} has an error" if self.errors else ""
+        if not left_out:
+            seen = preflight.Seen(self.profile, self.observations)
+            gpus = any(observed.gpus.gpus for _, _, observed in seen.nodes())
+            opened = {rank: c for rank, c in self.conversations.items() if not isinstance(c, RankdeckError)}
+            facts = preflight.node_facts(self.profile, self.observations)
+            found = await collective(self.profile, facts, opened, gpus, self._collective)
+        for rank in wanted:
+            self._filled(rank, COLLECTIVE, found.get(rank, preflight.Collective(left_out=left_out)))
+
+    def _filled(self, rank: int, part: str, new: Speed | Collective | ConnectionLost) -> None:
+        """A part that is not asked of one node alone has come."""
+        old = self.observations.get(rank)
+        if isinstance(new, ConnectionLost):
+            self._lost(rank, new)
+        elif isinstance(old, preflight.Observation):
+            fields: dict[str, Any] = {part: new}
+            self.observations[rank] = msgspec.structs.replace(old, **fields)
+        self._came(rank, {part})
 
     def _saw(self, rank: int, parts: Iterable[str], new: Observation) -> None:
         old = self.observations[rank]
@@ -302,8 +332,14 @@ async def check(
     skip: Collection[str] = (),
     changed: Callable[[Preflight], None] | None = None,
     measure: bool | None = False,
+    collective: float = 0.0,
 ) -> Preflight:
     """One whole preflight, with its conversations open."""
-    made = Preflight(profile, fleet, skip, lambda: changed(made) if changed is not None else None, measure=measure)
+
+    def tell() -> None:
+        if changed is not None:
+            changed(made)
+
+    made = Preflight(profile, fleet, skip, tell, measure=measure, collective=collective)
     await made.run()
     return made

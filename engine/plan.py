@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -58,6 +58,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     global_batch: int | None = None
     lr: float | None = None
     texts: dict[str, str] = {}
+
+
+GRACE = 35.0
+"""Seconds between SIGTERM to torchrun and SIGKILL; torchrun itself gives its ranks 30."""
+
+
+def job_of(plan: Plan, node_rank: int, grace: float = GRACE) -> dict[str, Any]:
+    """What a node's supervisor is told, without secrets."""
+    return {
+        "version": 1,
+        "run": plan.run,
+        "node_rank": node_rank,
+        "script": plan.nodes[node_rank].script,
+        "grace": grace,
+        "metric_pattern": None,
+    }
 
 
 def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | None = None) -> Plan:

@@ -30,6 +30,7 @@ from engine.errors import (
     RequestError,
 )
 from engine.fleet import Fleet, close_all, no
+from engine.plan import GRACE, job_of
 from engine.runs import Record, RunFolder, Summary
 from engine.state import ERROR_FILE, RunState
 from engine.watch import NodeWatch, Viewer
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from engine.profile import Profile
     from engine.transport import Connector
 
-GRACE = 35.0
-"""Seconds between SIGTERM to torchrun and SIGKILL; torchrun itself gives its ranks 30."""
 LOST_AFTER = 60.0
 """Seconds that a node may stay away, while another one answers, before the run goes on without it."""
 TORCHRUN_LOG = "torchrun.log"
@@ -64,18 +63,6 @@ def secret_values(profile: Profile, environ: Mapping[str, str]) -> dict[str, str
             remedy=f"export {missing[0]}=… in this shell, then launch again",
         )
     return {name: environ[name] for name in profile.secrets}
-
-
-def job_of(plan: Plan, profile: Profile, node_rank: int) -> dict[str, Any]:
-    """What a node's supervisor is told, without secrets."""
-    return {
-        "version": 1,
-        "run": plan.run,
-        "node_rank": node_rank,
-        "script": plan.nodes[node_rank].script,
-        "grace": GRACE,
-        "metric_pattern": None,
-    }
 
 
 class NodeStop(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +131,7 @@ class Session:
                 session._say(finding.event(time.time()))
 
         async def start(rank: int) -> MachineError | None:
-            job = job_of(plan, checked.profile, rank)
+            job = job_of(plan, rank)
             try:
                 await conversations[rank].ask(
                     "launch", timeout=40.0, run=plan.run, node_rank=rank, job=job, secrets=values

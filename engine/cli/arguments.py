@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="measure what the lines between the nodes carry (default: where no job runs)",
     )
+    collective(check)
     check.add_argument("--fix", action="store_true", help="write what mends the findings into the profile, check again")
 
     show = command("print", "print what would run, byte for byte; start nothing")
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     launch = command("launch", "preflight, launch, watch; the run goes on when you leave")
     profile(launch)
     skips(launch)
+    collective(launch)
     launch.add_argument("--fix", action="store_true", help="mend what preflight finds, where settings do, for this run")
     launch.add_argument("--detach", action="store_true", help="start it, print the name of the run, leave")
     patience(launch)
@@ -147,6 +149,26 @@ def skips(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--skip", action="append", default=[], metavar="CHECK", help="leave out one preflight check, by id (repeatable)"
     )
+
+
+def collective(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--collective",
+        nargs="?",
+        type=trial_seconds,
+        const=60.0,
+        default=0.0,
+        metavar="SECONDS",
+        help="let all ranks all-reduce for real, started as the job will be, within so many seconds (60)",
+    )
+
+
+def trial_seconds(text: str) -> float:
+    """A time limit that leaves torch the time to start."""
+    value = float(text)
+    if not 10 <= value <= 3600:
+        raise argparse.ArgumentTypeError("between 10 and 3600 seconds")
+    return value
 
 
 def output(command: argparse.ArgumentParser) -> None:

@@ -33,8 +33,9 @@ async def checked(
     skip: Iterable[str],
     told: Callable[[Finding], None] | None = None,
     measure: bool | None = False,
+    collective: float = 0.0,
 ) -> Preflight:
-    """A whole preflight; `told` gets every finding as soon as it is final. `measure`: see `engine.check.Preflight`."""
+    """A whole preflight; `told` gets every finding as soon as it is final; the rest is as `Preflight` has it."""
     from engine.check import check as ask_nodes
     from engine.fleet import Fleet
 
@@ -52,7 +53,7 @@ async def checked(
                 told(finding)
 
     fleet = Fleet(asked.nodes, asked.state_dir, connector, Terminal().accept)
-    return await ask_nodes(asked, fleet, tuple(skip), changed, measure)
+    return await ask_nodes(asked, fleet, tuple(skip), changed, measure, collective)
 
 
 def check(options: Namespace) -> int:
@@ -60,14 +61,15 @@ def check(options: Namespace) -> int:
 
     async def work(connector: Connector) -> int:
         told = emit if options.json and not options.fix else None
-        found = await checked(asked, connector, options.skip, told, options.speed)
+        more = {"measure": options.speed, "collective": options.collective}
+        found = await checked(asked, connector, options.skip, told, **more)
         await found.close()
         if options.fix and (settings := fixes(found.findings)):
             path = shelf.find(options.profile)
             profile.save(path, profile.override(profile.load(path), settings))
             for setting in settings:
                 say(f"{path}: {setting}")
-            found = await checked(profile.override(asked, settings), connector, options.skip, None, options.speed)
+            found = await checked(profile.override(asked, settings), connector, options.skip, None, **more)
             await found.close()
         if options.json and options.fix:
             for finding in found.findings:

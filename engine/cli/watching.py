@@ -47,7 +47,8 @@ def view(options: Namespace) -> View:
 def launch(options: Namespace) -> int:
     asked = asked_profile(options)
     detach, patience = options.detach, options.lost_after
-    return start(asked, options.skip, view(options), fix=options.fix, detach=detach, lost_after=patience)
+    more = {"fix": options.fix, "detach": detach, "lost_after": patience, "collective": options.collective}
+    return start(asked, options.skip, view(options), **more)
 
 
 def demo(options: Namespace) -> int:
@@ -63,6 +64,7 @@ def start(
     viewer: View,
     *,
     fix: bool = False,
+    collective: float = 0.0,
     detach: bool = False,
     stop_on_leave: bool = False,
     lost_after: float = 60.0,
@@ -75,12 +77,12 @@ def start(
 
         secret_values(asked, os.environ)
         viewer.say(f"preflight on {len(asked.nodes)} node(s) …")
-        found = await checked(asked, connector, skip)
+        found = await checked(asked, connector, skip, collective=collective)
         if fix and found.errors and (settings := fixes(found.findings)):
             await found.close()
             for setting in settings:
                 viewer.say(f"--set {setting}")
-            found = await checked(override(asked, settings), connector, skip)
+            found = await checked(override(asked, settings), connector, skip, collective=collective)
         try:
             show_findings(found, sys.stderr, everything=False)
             if found.errors:

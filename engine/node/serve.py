@@ -67,6 +67,7 @@ class Serve:
             "hush": self._hush,
             "sample": self._sample,
             "launch": self._launch,
+            "trial": self._trial,
             "stop": self._stop,
             "sweep": self._sweep,
         }
@@ -301,6 +302,13 @@ class Serve:
         if "error" in answer:
             raise Refused(str(answer["error"]), str(answer.get("text", "")))
         return answer
+
+    def _trial(self, request: Json) -> Json:
+        """Launch, wait for the end, answer with what the ranks said, and leave nothing of it. "stop" cuts it short."""
+        from engine.node import trial
+
+        self._launch(request)
+        return trial.attend(self._run_dir(request), float(request["seconds"]), lambda: self._stop(request))
 
     def _stop(self, request: Json) -> Json:
         """Ask the supervisor to stop, wait until its lock is free, then sweep; the answer says what is left."""

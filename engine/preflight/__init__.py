@@ -21,10 +21,23 @@ from engine.preflight.findings import (
     known_checks,
 )
 from engine.preflight.matrix import MARKS, Cell, matrix, picture
-from engine.preflight.observation import Observation, Reach, Speed, read
+from engine.preflight.observation import Collective, Observation, Reach, Speed, read
 
 # The order of a launch, which is the order in which the findings are worth reading; a new module comes after these.
-_ORDER = ("reach", "program", "devices", "ports", "addresses", "mesh", "speed", "fabric", "limits", "batch", "jobs")
+_ORDER = (
+    "reach",
+    "program",
+    "devices",
+    "ports",
+    "addresses",
+    "mesh",
+    "speed",
+    "fabric",
+    "limits",
+    "batch",
+    "jobs",
+    "collective",
+)
 _found = [module.name for module in iter_modules(__path__)]
 for _name in sorted(_found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
     import_module(f"{__name__}.{_name}")
@@ -34,6 +47,7 @@ __all__ = [
     "MARKS",
     "Cell",
     "Check",
+    "Collective",
     "Finding",
     "Observation",
     "Observations",

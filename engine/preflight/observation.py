@@ -338,6 +338,49 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     flows: tuple[Flow, ...] = ()
 
 
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a rank of `engine.train.allreduce`, which explains the fields; times in s, speeds in GB/s."""
+
+    type: str
+    text: str = ""
+    stage: str = ""
+    missing: tuple[Count, ...] = ()
+    late: tuple[Count, ...] = ()
+    unreachable: bool = False
+    bytes: Count = 0
+    time_s: float = 0.0
+    algbw: float = 0.0
+    busbw: float = 0.0
+    right: bool = True
+    ranks: Count = 0
+    backend: str = ""
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank of the all-reduce: what it said, how it ended, and the end of its stderr."""
+
+    said: tuple[Said, ...] = ()
+    code: int | None = None
+    signal: int | None = None
+    err: str = ""
+
+
+class Collective(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's part in a real all-reduce over all ranks; filled by the caller, `ranks` by their RANK.
+
+    `stopped` says that it did not end by itself; `log` is the end of torchrun's own output, and `left_out` why nothing
+    was tried.
+    """
+
+    error: str = ""
+    left_out: str = ""
+    stopped: bool = False
+    code: int | None = None
+    seconds: float = 0.0
+    ranks: dict[int, Tried] = {}
+    log: str = ""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """One node; `peer` is the address that the connection to it goes to ("" for this machine), filled by the caller."""
 
@@ -353,6 +396,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Jobs = Jobs()
     mesh: Mesh = Mesh()
     speed: Speed = Speed()
+    collective: Collective = Collective()
     peer: str = ""
 
 
@@ -364,7 +408,7 @@ def read(answer: bytes | Mapping[str, Any], *, node: str = "", peer: str = "") -
             if len(answer) > SIZE_LIMIT:
                 raise ValueError(f"{len(answer)} bytes, more than {SIZE_LIMIT}")
             value = msgspec.json.decode(answer)
-        found = msgspec.convert(_safe(value, DEPTH_LIMIT, [SIZE_LIMIT]), Observation)
+        found = msgspec.convert(_safe(value, DEPTH_LIMIT, [SIZE_LIMIT]), Observation, str_keys=True)
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
         raise NodeRefused(f"a strange answer to our look at the node: {clean(str(error), 300)}", node=node) from None
     return msgspec.structs.replace(found, peer=peer)

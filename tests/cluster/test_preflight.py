@@ -7,13 +7,15 @@ machine has (GPUs, InfiniBand, a clock that is off) says so in the test's name.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cluster.workstation import VENV, Workstation
+from tests.cluster.workstation import VENV, Workstation, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -310,6 +312,34 @@ def test_gpus_that_are_busy_missing_or_without_a_driver_with_a_stand_in_for_nvid
     found = patient.check("--no-speed")
     assert set(found) == {("devices.driver", 1)}
     assert "version mismatch" in found["devices.driver", 1]["evidence"][0]
+
+
+def test_a_real_all_reduce_is_measured_and_nothing_is_left(patient: Patient) -> None:
+    done = patient.user.run("check", str(patient.path), "--json", "--no-speed", "--collective", "50")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    tried = next(each for each in found if each["check"] == "collective.works")
+    assert tried["severity"] == "info", tried
+    assert "16 MiB over 3 ranks (gloo)" in tried["text"]
+    assert len(tried["evidence"]) == 2
+    for host in patient.hosts:
+        assert not host.jobs()
+        assert not list(host.path(".local/state/rankdeck").glob("runs/*"))
+    assert patient.user.run("runs").stdout.count("\n") <= 1
+
+
+def test_a_rank_that_hangs_is_named_in_bounded_time(patient: Patient) -> None:
+    third = patient.hosts[2]
+    checking = patient.user.start("check", str(patient.path), "--json", "--no-speed", "--collective", "20")
+    wait_until(lambda: [p for p in third.jobs() if p.environ.get("RANK") == "2"], seconds=30)
+    for process in third.jobs():
+        if process.environ.get("RANK") == "2":
+            os.kill(process.outer, signal.SIGSTOP)
+    assert checking.wait(60) == 3
+    found = [json.loads(line) for line in (patient.user.home / "viewer-0.out").read_text().splitlines()]
+    bad = [each for each in found if each["severity"] != "info"]
+    assert [(each["check"], each["node_rank"]) for each in bad] == [("collective.works", 2)]
+    assert bad[0]["text"].startswith("rank 2 never came")
+    assert not third.jobs()
 
 
 def test_a_dead_node_is_one_error_and_the_others_are_judged(patient: Patient) -> None:
