@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+LEVELS = [
+    ("Traceback (most recent call last):", "error"),
+    ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "error"),
+    ("[rank3]: RuntimeError: NCCL communicator was aborted", "error"),
+    ("E1124 08:14:22.123 12 torch/distributed/elastic/multiprocessing/api.py:874] failed", "error"),
+    ("KeyboardInterrupt", "error"),
+    ("train.py: error: unrecognized arguments: --x", "error"),
+    ("step 12 loss: nan", "error"),
+    ("bash: line 1: 77 Killed", ""),
+    ("Killed", "error"),
+    ("2026-11-24 08:12:33 WARNING something", "warning"),
+    ("UserWarning: lr_scheduler.step()", "warning"),
+    ("W1124 08:14:22 x", "warning"),
+    ("step 40/60 loss 2.31 0 errors", ""),
+    ("ErrorFeedback enabled", ""),
+]
+"""Lines, and what each is."""
+
 
 class BytesSource:
     """A source that holds its bytes; `data` may be set to more of them. Stands in for a file."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
-from tests.tui.logs_made_up import BytesSource
+from tests.tui.logs_made_up import LEVELS, BytesSource
 from tui.logs import sgr
 from tui.logs.levels import level
 from tui.logs.lines import AllLines
@@ -82,25 +82,7 @@ def test_wide_characters_are_found_by_their_cells() -> None:
     assert line.starts(3) == (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Traceback (most recent call last):", "error"),
-        ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "error"),
-        ("[rank3]: RuntimeError: NCCL communicator was aborted", "error"),
-        ("E1124 08:14:22.123 12 torch/distributed/elastic/multiprocessing/api.py:874] failed", "error"),
-        ("KeyboardInterrupt", "error"),
-        ("train.py: error: unrecognized arguments: --x", "error"),
-        ("step 12 loss: nan", "error"),
-        ("bash: line 1: 77 Killed", ""),
-        ("Killed", "error"),
-        ("2026-11-24 08:12:33 WARNING something", "warning"),
-        ("UserWarning: lr_scheduler.step()", "warning"),
-        ("W1124 08:14:22 x", "warning"),
-        ("step 40/60 loss 2.31 0 errors", ""),
-        ("ErrorFeedback enabled", ""),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), LEVELS)
 def test_errors_and_warnings_are_told_by_what_programs_write(text: str, expected: str) -> None:
     assert level(text) == expected
 

@@ -12,7 +12,7 @@ ERRORS = "|".join(
         r"Traceback \(most recent call last\)",
         r"\b(?:ERROR|FATAL|CRITICAL|PANIC)\b",
         r"\b(?:[A-Z]\w*)?(?:Error|Exception|Interrupt|Exit)(?::|$)",
-        r"^\s*\[?[EF]\d{4} \d\d:",
+        r"^\[?[EF]\d{4} \d\d:",
         r"\b(?:error|fatal|panic): ",
         r"\bSegmentation fault\b|\bcore dumped\b|\bBus error\b|^Killed$",
         r"\bSIG(?:KILL|SEGV|ABRT|BUS|FPE|ILL)\b",
@@ -22,17 +22,25 @@ ERRORS = "|".join(
     )
 )
 """A regular expression, with exact case."""
-WARNINGS = r"\bWARN(?:ING)?\b|\b[A-Z]?\w*Warning:|^\s*\[?W\d{4} \d\d:|\bwarning: |\bDEPRECATED\b"
+ERROR_TEXTS = (
+    "Traceback (", "ERROR", "FATAL", "CRITICAL", "PANIC", "Error", "Exception", "Interrupt", "Exit", "\nE", "\nF",
+    "\n[E", "\n[F", "error: ", "fatal: ", "panic: ", "Segmentation fault", "core dumped", "Bus error", "\nKilled",
+    "SIG", "ut of memory", "oom-kill", "No space left", "unhandled ", "ncclInternalError", "Xid (",
+    "nan", " inf", "=inf", ":inf",
+)  # fmt: skip
+"""Each line that matches has one of these; a newline stands for the beginning of the line."""
+WARNINGS = r"\bWARN(?:ING)?\b|\b[A-Z]?\w*Warning:|^\[?W\d{4} \d\d:|\bwarning: |\bDEPRECATED\b"
+WARNING_TEXTS = ("WARN", "Warning:", "\nW", "\n[W", "warning: ", "DEPRECATED")
 
-_ERROR = re.compile(ERRORS)
-_WARNING = re.compile(WARNINGS)
+_ERROR = re.compile(ERRORS, re.MULTILINE)
+_WARNING = re.compile(WARNINGS, re.MULTILINE)
 LOOKED_AT = 1000
-"""Characters of a line: neither pattern goes back over what it has read, so that a line takes microseconds."""
+"""Characters of a line that are looked at."""
 
 
 def level(text: str) -> Level:
     """What the text of one line is."""
-    text = text[:LOOKED_AT]
-    if _ERROR.search(text):
+    text = "\n" + text[:LOOKED_AT]
+    if any(part in text for part in ERROR_TEXTS) and _ERROR.search(text):
         return "error"
-    return "warning" if _WARNING.search(text) else ""
+    return "warning" if any(part in text for part in WARNING_TEXTS) and _WARNING.search(text) else ""

@@ -9,6 +9,10 @@ from __future__ import annotations
 import functools
 import re
 
+from tui.logs.levels import ERROR_TEXTS, ERRORS
+from tui.logs.literals import required
+
+KNOWN = {ERRORS: ERROR_TEXTS}
 _SPECIAL = frozenset(".^$*+?{}[]\\|()")
 
 
@@ -36,6 +40,12 @@ class Pattern:
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+    @functools.cached_property
+    def required(self) -> tuple[str, ...]:
+        """Texts of which every matching line has one, in lower case unless the case is exact; () if unknown."""
+        found = KNOWN.get(self.wanted) or ((self.wanted,) if self.plain else required(self.wanted))
+        return found if self.exact else tuple(text.lower() for text in found)
 
     @functools.cached_property
     def regex(self) -> re.Pattern[str]:
