@@ -16,6 +16,8 @@ hostname hostname
 tcsh tcsh
 fish fish
 zsh zsh
+less less
+tmux tmux
 munged munge
 slurmctld slurm-wlm
 END

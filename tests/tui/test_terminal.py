@@ -120,6 +120,7 @@ def test_what_a_rank_writes_never_reaches_the_terminal_raw(name: str) -> None:
     folder.mark_complete(0, {stdout_of(0, 0): path.stat().st_size})
     with Terminal("attach", folder.run, columns=160, lines=48) as terminal:
         terminal.wait_for("SUCCEEDED")
+        terminal.wait_for("after [/] [bold]x")
         for key in "12345":
             terminal.press(key)
             terminal.read(0.3)

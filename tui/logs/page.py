@@ -65,7 +65,7 @@ class Page:
         if before is not None and before is not source:
             before.close()
         self.selection, self.view, self._index = None, None, None
-        self._visible, self._seen, self.x = [], 0, 0
+        self._visible, self._seen = [], 0
         if source is not None:
             self._generation = source.generation
             self._index = LineIndex(source)

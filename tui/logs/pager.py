@@ -31,9 +31,11 @@ SAFE_LESS = ("-+r", "-R")
 
 
 def command(environ: Mapping[str, str]) -> list[str]:
-    """The user's pager; [] when there is none."""
+    """The user's pager. FileNotFoundError when it is not there, ValueError for what is no command."""
     asked = shlex.split(environ.get("PAGER", "")) or ["less"]
-    return asked if shutil.which(asked[0]) else []
+    if shutil.which(asked[0]) is None:
+        raise FileNotFoundError(f"there is no pager {asked[0]}: set PAGER to one, or install less")
+    return asked
 
 
 def less_arguments(path: str, at: int | None) -> list[str]:
@@ -46,9 +48,10 @@ async def page(app: App[Any], source: Source, at: int | None) -> str:
 
     What went wrong, in words; "" for nothing.
     """
-    argv = command(os.environ)
-    if not argv:
-        return "there is no pager: set PAGER, or install less"
+    try:
+        argv = command(os.environ)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
     feed = True
     environ = dict(os.environ)
     if Path(argv[0]).name == "less" and "file" in source.name:
