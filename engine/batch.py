@@ -44,6 +44,16 @@ def scaled_lr(base_lr: float, base_batch: int, batch: int, scaling: str = "linea
     raise ValueError(f"unknown lr_scaling {scaling!r}; known: {', '.join(LR_SCALINGS)}")
 
 
+def learning_rate(step: int, steps: int, peak: float, *, warmup: int, min_ratio: float) -> float:
+    """The learning rate of optimiser step `step` (from 0) of `steps`: linear warm-up to `peak`, then a cosine down to
+    `min_ratio` of it. Warm-up: Goyal et al. 2017; cosine: Loshchilov and Hutter 2017, arXiv:1608.03983.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return peak * (min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * progress)) / 2)
+
+
 def lr_text(lr: float) -> str:
     """`lr` for a command line: ten significant digits, no binary noise (0.1 * 3 is `0.3`), as short as it gets."""
     return format(lr, ".10g")

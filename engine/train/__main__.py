@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 
-from engine.train.config import ConfigError, load
+from engine.train.config import load
+from engine.train.errors import ConfigError, RanksError
 
 
 def main() -> int:
@@ -15,7 +16,7 @@ def main() -> int:
         description="Trains a small byte-level GPT with DDP, by default on Python's own standard library.",
         allow_abbrev=False,
     )
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="JSON, or YAML where a reader is installed")
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="YAML or JSON")
     parser.add_argument(
         "--launcher",
         choices=("none", "pytorch", "slurm"),
@@ -24,6 +25,13 @@ def main() -> int:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="one key; may be repeated"
     )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="go on from the newest checkpoint in out, or from PATH: a checkpoint or the out of another run",
+    )
     asked = parser.parse_args()
     try:
         config = load(asked.config, asked.settings)
@@ -31,10 +39,14 @@ def main() -> int:
         from engine.train.loop import train
         from engine.train.world import default_launcher, from_launcher
 
-        code = train(config, from_launcher(asked.launcher or default_launcher(os.environ), os.environ))
+        world = from_launcher(asked.launcher or default_launcher(os.environ), os.environ)
+        code = train(config, world, asked.resume)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        code = 2
+    except RanksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     # The process group is gone; gloo's and autograd's threads may still run, and tearing C++ statics down under them
     # aborts a rank that has succeeded ("terminate called without an active exception", seen under load).
     sys.stdout.flush()

@@ -40,7 +40,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine.train.config import ConfigError
+from engine.train.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch

@@ -1,168 +1,171 @@
-"""Trains a small byte-level GPT with DDP; start it with
+"""Trains a model with DDP, by default a small byte-level GPT; start it with
 
-torchrun --nproc-per-node 2 -m engine.train --set steps=60
-srun --ntasks-per-node 2 python -m engine.train --launcher slurm
+torchrun --nproc-per-node 2 -m engine.train CONFIG --set steps=60
+srun --ntasks-per-node 2 python -m engine.train CONFIG --launcher slurm
 python -m engine.train
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
-import os
 import signal
-import sys
 import time
 import zlib
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from engine.batch import global_batch, scaled_lr
-from engine.train.data import Samples, Shares, read_text
-from engine.train.model import GPT, parameter_groups
+from engine.batch import learning_rate
+from engine.train import network
+from engine.train.checkpoint import Checkpoints, refuse_to_mix, resume_source
+from engine.train.data import memory_of
+from engine.train.errors import ConfigError
+from engine.train.feed import batches
+from engine.train.news import Marks, News
+from engine.train.ranks import gathered, together
+from engine.train.record import Recorder, Step, note
+from engine.train.setup import restore, set_up, state_of
+from engine.train.speed import Stopwatch
 from engine.train.world import World, choose_device, host, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from engine.train.config import Config
-
-OTHERS = 10  # the other ranks write a line where rank 0 writes this many
+    from engine.train.setup import Parts
 STOPPED = 128 + signal.SIGTERM  # exit status of a run that SIGTERM ended
 
 
-def train(config: Config, world: World) -> int:
+def train(config: Config, world: World, resume: str | None = None) -> int:
     """Runs `config` as rank `world.rank`; exit status 0, 1 (ranks ended with different parameters) or 143 (SIGTERM)."""
+    source = resume_source(resume, config.out)
     device = choose_device(config.device, world.local_rank)
-    with joined(world, device, config.timeout_s) as backend, stop_on_sigterm() as asked_to_stop:
-        return run(config, world, device, backend, asked_to_stop)
+    with joined(world, device, config.timeout_s), stop_on_sigterm() as asked_to_stop:
+        parts = set_up(config, world, device)
+        checkpoints = Checkpoints(config.out, world, device, config.keep, note)
+        with together(device):
+            if world.rank == 0 and source is None:
+                refuse_to_mix(config.out)
+        loaded = checkpoints.load(source) if source else None
+        if resume and not loaded:
+            raise ConfigError(f"--resume {resume}: there is no whole checkpoint")
+        with together(device):
+            first = restore(parts, loaded, world) if loaded else 0
+        introduce(config, world, device, parts, first)
+        return run(config, world, device, parts, checkpoints, first, asked_to_stop)
 
 
-def run(config: Config, world: World, device: torch.device, backend: str, asked_to_stop: Callable[[], bool]) -> int:
-    # data: nodes with different Python versions hold different text, and every rank has to deal the same deck
-    text = read_text(config.data, config.data_glob, config.data_bytes)
-    samples = Samples(text, config.context)
-    decks = gathered((len(samples), zlib.crc32(text)), world.ranks, device)
-    if len(set(decks)) > 1 and world.rank == 0:
-        note("warning: the ranks read different text; each uses its own, cut to the shortest")
-    shares = Shares(
-        min(count for count, _ in decks),
-        rank=world.rank,
-        ranks=world.ranks,
-        batch=config.per_device_batch,
-        grad_accum=config.grad_accum,
-        seed=config.seed,
-    )
-    batches = iter(shares)
+def run(
+    config: Config,
+    world: World,
+    device: torch.device,
+    parts: Parts,
+    checkpoints: Checkpoints,
+    first: int,
+    asked_to_stop: Callable[[], bool],
+) -> int:
+    ddp, optimizer, scaler, deal = parts.ddp, parts.optimizer, parts.scaler, parts.deal
+    with together(device):
+        recorder = Recorder(config, world, tokens=parts.tokens, flops=parts.flops, peak=parts.peak)
+    feed = batches(parts.data, deal, first, device, config.workers)
+    watch = Stopwatch(device)
+    began = saved = time.monotonic()
+    ended = watch.mark()
+    step, loss, stop, news = first, math.nan, False, None
 
-    # model and optimizer
-    torch.manual_seed(config.seed)
-    model = GPT(config.layers, config.heads, config.width, config.context).to(device)
-    ddp = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), betas=(0.9, 0.95))
-    batch = global_batch(config.per_device_batch, world.ranks, config.grad_accum)
-    peak_lr = scaled_lr(config.base_lr, config.base_batch, batch, config.lr_scaling)
-    tokens_per_step = batch * config.context
-
-    note(
-        f"start: rank {world.rank}/{world.ranks}  local_rank {world.local_rank}  host {host()}  device {device}  "
-        f"backend {backend}  timeout {config.timeout_s:g}s  batches {shares.batches} an epoch"
-    )
-    if world.rank == 0:
-        note(
-            f"model: {sum(p.numel() for p in model.parameters()):,} parameters  "
-            f"batch: {config.per_device_batch} x {world.ranks} ranks x {config.grad_accum} = {batch} samples, "
-            f"{tokens_per_step:,} tokens  peak lr {peak_lr:.2e}  torch {torch.__version__}"
-        )
-
-    # training
-    began = time.perf_counter()
-    step = 0
-    loss = math.nan
-    stopped = False
-    while step < config.steps and not stopped:
-        step_began = time.perf_counter()
-        lr = learning_rate(step, config, peak_lr)
+    while step < config.steps and not stop:
+        started, waited = ended, watch.data
+        lr = learning_rate(step, config.steps, parts.peak_lr, warmup=config.warmup_steps, min_ratio=config.min_lr_ratio)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
-        data_time = 0.0
+        shares = deal.step(step)
         local_loss = torch.zeros((), device=device)
-        for micro in range(config.grad_accum):
-            data_began = time.perf_counter()
-            tokens, targets = (t.to(device, non_blocking=True) for t in samples.batch(next(batches)))
-            data_time += time.perf_counter() - data_began
-            last = micro == config.grad_accum - 1
-            with contextlib.nullcontext() if last else ddp.no_sync():
-                micro_loss = ddp(tokens, targets) / config.grad_accum
-                micro_loss.backward()
-            local_loss += micro_loss.detach()
-        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-        optimizer.step()
+        for number, share in enumerate(shares, 1):
+            with watch.loading():
+                batch = next(feed)
+            with contextlib.nullcontext() if number == len(shares) else ddp.no_sync():
+                weighed = parts.forward(batch) * share.weight
+                scaler.scale(weighed).backward()  # type: ignore[no-untyped-call]
+            local_loss += weighed.detach()
+        backward = watch.mark()
+
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(ddp.parameters(), config.grad_clip or math.inf)
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
+        ended = watch.mark()
         step += 1
 
-        # One small all-reduce carries the loss and the wish to stop, so that all ranks leave at the same step.
-        shared = torch.stack([local_loss, torch.tensor(float(asked_to_stop()), device=device)])
-        dist.all_reduce(shared)
-        loss = shared[0].item() / world.ranks
-        stopped = shared[1].item() > 0
+        overdue = 0 < config.checkpoint_minutes < (time.monotonic() - saved) / 60
+        record = Step(
+            step=step, epoch=step / deal.steps, lr=lr, samples=deal.size(step - 1), data_time=watch.data - waited
+        )
+        before, news = news, News(record, local_loss, norm, Marks(started, backward, ended), [asked_to_stop(), overdue])
+        if before:
+            said, (stop, overdue) = before.read(watch, ddp, last=False)
+            recorder.write(said)
+        if config.out and (stop or overdue or (config.checkpoint_every and step % config.checkpoint_every == 0)):
+            checkpoints.save(step, *state_of(parts, step, config, world))
+            saved = time.monotonic()
 
-        step_time = time.perf_counter() - step_began
-        pace = config.log_every * (1 if world.rank == 0 else OTHERS)
-        if step % pace == 0 or step == config.steps or stopped:
-            times = f"step_time {step_time:.4f}s  data_time {data_time:.4f}s"
-            if world.rank == 0:
-                note(
-                    f"step {step}/{config.steps}  loss {loss:.4f}  lr {lr:.2e}  {times}  "
-                    f"tokens/s {tokens_per_step / step_time:,.0f}  grad_norm {grad_norm.item():.2f}"
-                )
-            else:
-                note(f"step {step}/{config.steps}  {times}  rank {world.rank}")
+    if news:
+        said, _ = news.read(watch, ddp, last=True)
+        recorder.write(said)
+        loss = said.loss
+    recorder.close()
 
     # the end: replicas that drifted apart are a failure, whatever the loss
-    checksums = [crc for (crc,) in gathered((checksum(model),), world.ranks, device)]
+    checksums = [crc for (crc,) in gathered((checksum(parts.model),), device)]
     same = len(set(checksums)) == 1
     if world.rank == 0:
-        wall = time.perf_counter() - began
+        tokens = f"{(step - first) * deal.total * parts.tokens:,} tokens in " if parts.tokens else ""
         note(
-            f"{'stopped' if stopped else 'done'}: {step} steps  final loss {loss:.4f}  "
-            f"{step * tokens_per_step:,} tokens in {wall:.1f}s  checksum {checksums[0]:08x} on {world.ranks} ranks"
+            f"{'stopped' if stop else 'done'}: {step} steps  final loss {loss:.4f}  "
+            f"{tokens}{time.monotonic() - began:.1f}s  checksum {checksums[0]:08x} on {world.ranks} ranks"
         )
+        note(f"time: {recorder.split()}")
         if not same:
             note(f"error: the ranks hold different parameters: {' '.join(f'{c:08x}' for c in checksums)}")
-    if stopped:
+    if stop and step < config.steps:
         return STOPPED
     return 0 if same else 1
 
 
-def learning_rate(step: int, config: Config, peak: float) -> float:
-    """Linear warm-up to `peak`, then a cosine down to `min_lr_ratio` of it (Goyal et al. 2017; Loshchilov 2017)."""
-    if step < config.warmup_steps:
-        return peak * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return peak * (config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2)
-
-
-def gathered(mine: tuple[int, ...], ranks: int, device: torch.device) -> list[tuple[int, ...]]:
-    """Every rank's whole numbers, by rank; gathering objects would need numpy."""
-    own = torch.tensor(mine, dtype=torch.int64, device=device)
-    rows = [torch.empty_like(own) for _ in range(ranks)]
-    dist.all_gather(rows, own)
-    return [tuple(row.tolist()) for row in rows]
+def introduce(config: Config, world: World, device: torch.device, parts: Parts, first: int) -> None:
+    """Who this rank is; on rank 0 also what is about to run."""
+    deal = parts.deal
+    note(
+        f"start: rank {world.rank}/{world.ranks}  local_rank {world.local_rank}  host {host()}  device {device}  "
+        f"backend {dist.get_backend()}  timeout {config.timeout_s:g}s  steps {deal.steps} an epoch"
+    )
+    if world.local_rank == 0:
+        note(network.described(device))
+    if world.rank == 0:
+        count = sum(parameter.numel() for parameter in parts.model.parameters())
+        tokens = f", {deal.total * parts.tokens:,} tokens" if parts.tokens else ""
+        note(
+            f"model: {count:,} parameters  batch: {config.per_device_batch} x {world.ranks} ranks x "
+            f"{config.grad_accum} = {deal.total} samples{tokens}  precision {config.precision}  "
+            f"gradients {config.hook}  torch {torch.__version__}"
+        )
+        note(
+            f"lr: {config.base_lr:g} at batch {config.base_batch}, {config.lr_scaling} scaling: peak "
+            f"{parts.peak_lr:.2e}, {config.warmup_steps} steps of warm-up, cosine to "
+            f"{parts.peak_lr * config.min_lr_ratio:.2e} at step {config.steps}"
+        )
+        if first:
+            note(f"resumed: from step {first}")
 
 
 def checksum(model: torch.nn.Module) -> int:
     """CRC-32 over the bytes of all parameters, in order."""
     crc = 0
     for parameter in model.parameters():
-        values = parameter.detach().cpu().contiguous()
-        # torch runs without numpy, and then has no other quick way from a tensor to its bytes.
-        crc = zlib.crc32(ctypes.string_at(values.data_ptr(), values.numel() * values.element_size()), crc)
+        crc = zlib.crc32(memory_of(parameter.detach().cpu().contiguous()), crc)
     return crc
 
 
@@ -175,9 +178,3 @@ def stop_on_sigterm() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def note(line: str) -> None:
-    """One whole line in one write, so that ranks that share a stream do not cut each other's lines."""
-    sys.stdout.flush()
-    os.write(1, (line + "\n").encode())

@@ -1,4 +1,4 @@
-"""A byte-level GPT: pre-norm blocks, learned positions, tied embedding (Radford et al. 2019)."""
+"""A GPT: pre-norm blocks, learned positions, tied embedding (Radford et al. 2019)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-VOCABULARY = 256
 
 
 class Block(nn.Module):
@@ -39,9 +37,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Tokens (B, T) and targets (B, T) -> mean cross entropy in nats a token."""
 
-    def __init__(self, layers: int, heads: int, width: int, context: int) -> None:
+    def __init__(self, layers: int, heads: int, width: int, context: int, vocabulary: int = 256) -> None:
         super().__init__()
-        self.token = nn.Embedding(VOCABULARY, width)
+        self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(context, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -57,10 +55,3 @@ class GPT(nn.Module):
             x = block(x)
         logits = F.linear(self.norm(x), self.token.weight)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices only; norms and biases are left alone."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

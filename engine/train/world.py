@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from engine.train.config import ConfigError
+from engine.train.errors import ConfigError, RanksError
 from engine.train.meeting import Meeting
 
 if TYPE_CHECKING:
@@ -111,7 +111,14 @@ def join(world: World, device: torch.device, store: Store, timeout_s: float) -> 
 @contextlib.contextmanager
 def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[str]:
     """Joins the process group, gives the name of the backend, and leaves the group however the body ends."""
-    backend = join(world, device, Meeting(world, timeout_s).store, timeout_s)
+    meeting = None
+    try:
+        meeting = Meeting(world, timeout_s)
+        meeting.reach("group")
+        backend = join(world, device, meeting.store, timeout_s)
+    except RuntimeError as error:
+        where = meeting.behind() if meeting else f"nothing answers at {world.address}:{world.port}"
+        raise RanksError(f"rank {world.rank} on {host()} cannot join the others: {where} ({error})") from error
     try:
         yield backend
     finally:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from engine.train.allreduce import read_sizes
-from engine.train.config import ConfigError
+from engine.train.errors import ConfigError
 from engine.train.meeting import ranks_text
 from tests.node.training import Ended, free_port, ranks
 
