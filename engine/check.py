@@ -80,10 +80,7 @@ class Preflight:
         """
         launchers.find(profile.launcher)
         if profile.launcher == "slurm":
-            raise RequestError(
-                "this version writes jobs for Slurm and does not submit them",
-                remedy=f"rankdeck print {profile.name} > job.sbatch, then: sbatch job.sbatch",
-            )
+            raise RequestError("nodes that Slurm has not chosen yet cannot be looked at")
         self.profile = profile
         self._measure = measure
         self._collective = collective

@@ -109,6 +109,9 @@ class Conversation:
         self._payload: tuple[Sink, str, int, int] | None = None
         self._end: MachineError | None = None
         self._heard = time.monotonic()
+        self.batch = False
+        """Whether runs that are watched through this node run elsewhere, and may not have begun: below Slurm."""
+        self._holders = 1
         self.ended: asyncio.Future[MachineError] = asyncio.get_running_loop().create_future()
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
 
@@ -144,7 +147,7 @@ class Conversation:
         self._number += 1
         number = self._number
         self._sinks[number] = sink
-        fields = {"run": run, "node_rank": node_rank, "streams": dict(streams), "once": once}
+        fields = {"run": run, "node_rank": node_rank, "streams": dict(streams), "once": once, "batch": self.batch}
         await self._exchange(number, "watch", 30.0, fields)
         return number
 
@@ -160,8 +163,16 @@ class Conversation:
             if not future.done():
                 future.set_exception(error)
 
+    def share(self) -> Conversation:
+        """The same conversation for one more holder; it closes when the last one closes it."""
+        self._holders += 1
+        return self
+
     async def close(self) -> None:
         """Leave the node. What runs there runs on."""
+        self._holders -= 1
+        if self._holders:
+            return
         for task in self._tasks:
             task.cancel()
         self.give_up(ConnectionLost("closed", node=self.host))

@@ -36,7 +36,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_de
 
 
 class Supervisor(Event, frozen=True, kw_only=True, tag="supervisor"):
-    """The supervisor runs. `start` is field 22 of /proc/PID/stat, `boot` the kernel's boot id."""
+    """The supervisor runs. `start` is field 22 of /proc/PID/stat, `boot` the kernel's boot id.
+
+    Below a batch system `known_as` is its name for the job, and `restart` counts how often it began anew.
+    """
 
     pid: int
     start: int
@@ -44,6 +47,8 @@ class Supervisor(Event, frozen=True, kw_only=True, tag="supervisor"):
     host: str = ""
     python: str = ""
     version: str = ""
+    restart: int = 0
+    known_as: str = ""
 
 
 class Torchrun(Event, frozen=True, kw_only=True, tag="torchrun"):
@@ -226,6 +231,21 @@ class StopSent(Event, frozen=True, kw_only=True, tag="stop_sent"):
     grace: float = 0.0
 
 
+class Job(Event, frozen=True, kw_only=True, tag="job"):
+    """What the batch system says of the run's job; `text` in words. `starts` and `ends` in unix seconds, 0.0 unknown:
+    of a job that waits, when it is expected to start."""
+
+    id: str
+    state: str
+    reason: str = ""
+    text: str = ""
+    nodes: str = ""
+    submitted: float = 0.0
+    starts: float = 0.0
+    ends: float = 0.0
+    restarts: int = 0
+
+
 class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     """The run is over: on every node, or because it could not be started on all of them."""
 
@@ -236,7 +256,7 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
 NodeRecord = (
     Supervisor | Torchrun | Stream | Worker | WorkerExit | Metric | Stop | TorchrunExit | Swept | Warning | Finished
 )
-SessionEvent = Finding | Sample | Reached | Unreachable | Lost | Launched | StopSent | Ended
+SessionEvent = Finding | Sample | Reached | Unreachable | Lost | Launched | StopSent | Job | Ended
 AnyEvent = NodeRecord | SessionEvent
 
 _JUNK = (msgspec.DecodeError, RecursionError, ValueError)
@@ -289,7 +309,7 @@ def _safe(record: NodeRecord) -> dict[str, Any]:
     if isinstance(record, Metric):
         return {"rate_unit": clean(record.rate_unit, 32), "extra": {clean(k, 64): v for k, v in record.extra.items()}}
     if isinstance(record, Supervisor):
-        return {name: clean(getattr(record, name), 256) for name in ("boot", "host", "python", "version")}
+        return {name: clean(getattr(record, name), 256) for name in ("boot", "host", "python", "version", "known_as")}
     if isinstance(record, Stop):
         return {"reason": clean(record.reason)}
     if isinstance(record, Warning):

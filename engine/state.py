@@ -27,6 +27,8 @@ ERROR_FILE = "error.json"
 PLACE = re.compile(r"attempt_(\d+)/(\d+)/")
 
 WorkerKey = tuple[int, int, int]
+JOB_FAILED = frozenset({"TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE"})
+"""States of a batch system's job in which not the user has stopped it."""
 Outcome = Literal["running", "succeeded", "failed", "stopped"]
 
 
@@ -86,6 +88,7 @@ class RunState:
         self.started: float | None = None
         self.metric: events.Metric | None = None
         self.ended: events.Ended | None = None
+        self.job: events.Job | None = None
         self.logs: dict[tuple[int, str], Source] = {}
         self._judged: Verdict | None = None
         self._judge = False
@@ -99,6 +102,8 @@ class RunState:
                 self.findings.append(event)
             elif isinstance(event, events.Ended):
                 self.ended = event
+            elif isinstance(event, events.Job):
+                self.job = event
             return
         match event:
             case events.Finding():
@@ -112,12 +117,18 @@ class RunState:
                     node.lost, node.lost_at = event.text or "lost", event.t
             case events.Sample():
                 node.sample = event
-            case events.Launched() | events.Ended() | events.Torchrun():
+            case events.Launched() | events.Ended() | events.Job() | events.Torchrun():
                 pass
             case events.StopSent():
                 self.stop_reason = self.stop_reason or event.reason
             case events.Supervisor():
                 node.supervisor = event
+                node.host = node.host if node.host in ("", event.host) or not event.known_as else event.host
+                if event.restart:
+                    # The batch system has started the job anew: what ended before is an attempt, and not the run.
+                    node.finished = node.torchrun_exit = node.stopping = None
+                    node.lost = ""
+                    self.ended = None
                 began = event.t - node.clock
                 self.started = min(self.started or began, began)
             case events.Stream():
@@ -170,7 +181,11 @@ class RunState:
             return self.ended.outcome if self.ended is not None else "running"
         if all(n.finished is not None and n.finished.code == 0 for n in self.nodes.values()) and not self._broken:
             return "succeeded"
+        if self.job is not None and self.job.state in JOB_FAILED:
+            return "failed"
         stops = [n.stopping - n.clock for n in self.nodes.values() if n.stopping is not None]
+        if self.job is not None and self.job.state == "CANCELLED" and all(f.kind == "lost" for f in self.failures()):
+            return "stopped"
         root = self.verdict()
         if stops and (root is None or root.t >= min(stops)):
             return "stopped"

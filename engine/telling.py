@@ -27,11 +27,13 @@ def words(event: events.AnyEvent, state: RunState | None = None) -> str:
             return f"{host}: stopping ({event.reason})"
         case events.Warning():
             return f"{host}: {clean(event.text)}"
+        case events.Job():
+            return event.text
         case events.WorkerExit() if event.code != 0:
             how = diagnosis.ending(event.code, event.signal)
             return f"{host}: rank {event.rank} (local_rank {event.local_rank}) {how}"
         case events.Worker() if event.attempt and event.local_rank == 0:
-            return f"{host}: torchrun restarted its ranks (attempt {event.attempt})"
+            return f"{host}: its ranks were started anew (attempt {event.attempt})"
         case events.Swept() if event.left:
             return f"{host}: cannot be removed: {', '.join(str(left.pid) for left in event.left)}"
         case events.Swept() if event.killed:
@@ -54,6 +56,8 @@ def progress(state: RunState, now: float) -> str:
         if isinstance(metric.rate, float | int):
             parts.append(f"{metric.rate:,.0f} {metric.rate_unit}")
     parts.append(f"{running}/{state.plan.world_size} ranks")
+    if state.job is not None and state.started is None:
+        parts.append(state.job.text)
     away = [node.host for node in state.nodes.values() if node.link == "broken" and not node.over]
     if away:
         parts.append(f"unreachable: {', '.join(away[:3])}" + (" …" if len(away) > 3 else ""))

@@ -78,6 +78,7 @@ class NodeWatch:
         self._follow: int | None = None
         self._settled = asyncio.Event()
         self._torn = b""
+        self._over = False
         self.sampling = False
         self._adding: set[asyncio.Task[None]] = set()
         self._arrivals = arrivals
@@ -155,6 +156,13 @@ class NodeWatch:
         new = {name: self._mirror(name).position() for name in streams if name not in self._mirrors}
         self._add(new)
 
+    async def settle(self) -> None:
+        """Nothing more is written there: read to the end, and be done."""
+        self._over = True
+        if self.conversation is not None and self._follow is not None:
+            with contextlib.suppress(ConnectionLost):  # the next conversation is asked again
+                await self.conversation.ask("settle", timeout=30.0, sub=self._follow)
+
     @property
     def streams(self) -> tuple[str, ...]:
         """The logs that come here, without the journal."""
@@ -226,6 +234,8 @@ class NodeWatch:
         self._tries = 0
         # The journal's first records may come with the answer, and name streams before the follow has a number.
         self._add({name: mirror.position() for name, mirror in self._mirrors.items() if name not in positions})
+        if self._over:
+            await self.settle()
         settled = asyncio.ensure_future(self._settled.wait())
         sampling = asyncio.ensure_future(self._sample(conversation)) if self.sampling else None
         try:

@@ -15,10 +15,9 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.content import Content
 
-from engine import profile, runs, shelf
+from engine import launching, profile, runs, shelf
 from engine.demo import demo_profile
 from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
-from engine.session import Session
 from engine.transport import Connector
 from tui import terminal, themes, wizard
 from tui.dashboard.screen import Dashboard
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     from textual.screen import Screen
     from textual.types import CSSPathType
 
-    from engine.check import Preflight
     from engine.errors import HostKeyUnknown
+    from engine.launching import AnyPreflight
     from engine.plan import Plan
     from engine.runs import RunFolder
 
@@ -152,17 +151,17 @@ class RankdeckApp(App[int]):
     def dashboard(self, folder: RunFolder) -> Dashboard:
         """The dashboard of a run that is known here, live or over."""
         watching = Watching()
-        session = Session(folder, self.connector, watching, self.accept)
+        session = launching.opened(folder, self.connector, watching, self.accept)
         session.lost_after = getattr(self.options, "lost_after", session.lost_after)
         return Dashboard(watching, session)
 
-    async def launch(self, checked: Preflight, plan: Plan, *, ours: bool = False) -> Dashboard:
+    async def launch(self, checked: AnyPreflight, plan: Plan, *, ours: bool = False) -> Dashboard:
         """Launch, and give the dashboard to show; `ours` when the run is to end with this program.
 
         RankdeckError when it could not be started on every node; nothing runs then.
         """
         watching = Watching()
-        session, conversations = await Session.launch(checked, plan, self.connector, watching, self.accept)
+        session, conversations = await launching.launch(checked, plan, self.connector, watching, self.accept)
         session.lost_after = getattr(self.options, "lost_after", session.lost_after)
         return Dashboard(watching, session, conversations, ours=ours)
 

@@ -12,14 +12,15 @@ from engine.errors import (
     EXIT_PREFLIGHT,
 )
 from engine.preflight import MARKS, fixes, mesh, picture
+from engine.preflight.matrix import MARKS as CELL_MARKS
 from engine.preflight.matrix import ORDER
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable
 
-    from engine.check import Preflight
     from engine.cli.plain import JsonLines, Plain
+    from engine.launching import AnyPreflight
     from engine.preflight import Finding
     from engine.profile import Profile
     from engine.transport import Connector
@@ -34,14 +35,13 @@ async def checked(
     told: Callable[[Finding], None] | None = None,
     measure: bool | None = False,
     collective: float = 0.0,
-) -> Preflight:
+) -> AnyPreflight:
     """A whole preflight; `told` gets every finding as soon as it is final; the rest is as `Preflight` has it."""
-    from engine.check import check as ask_nodes
-    from engine.fleet import Fleet
+    from engine.launching import preflight
 
     known: list[Finding] = []
 
-    def changed(found: Preflight) -> None:
+    def changed() -> None:
         if sys.stderr.isatty():
             cells = found.cells().values()
             waiting = sum(cell.state == "waiting" for cell in cells)
@@ -52,8 +52,9 @@ async def checked(
                 known.append(finding)
                 told(finding)
 
-    fleet = Fleet(asked.nodes, asked.state_dir, connector, Terminal().accept)
-    return await ask_nodes(asked, fleet, tuple(skip), changed, measure, collective)
+    found = preflight(asked, connector, Terminal().accept, tuple(skip), changed, measure, collective)
+    await found.run()
+    return found
 
 
 def check(options: Namespace) -> int:
@@ -82,8 +83,15 @@ def check(options: Namespace) -> int:
     return run_async(work)
 
 
-def show_matrix(found: Preflight) -> None:
+def show_matrix(found: AnyPreflight) -> None:
     """Node × group of checks; and who cannot connect to whom, where that is so."""
+    from engine.check import Preflight
+
+    if not isinstance(found, Preflight):
+        for (_, name), cell in found.cells().items():
+            print(f"{CELL_MARKS[cell.state]} {name:<14} {found.checks[name]}")
+        print()
+        return
     print("\n".join(picture(found.profile, found.cells())))
     if any(finding.check.startswith("mesh.") and finding.severity != "info" for finding in found.findings):
         print("\nconnections, from row to column, ms of a round trip:")
@@ -91,7 +99,7 @@ def show_matrix(found: Preflight) -> None:
     print()
 
 
-def show_findings(found: Preflight, out: TextIO, everything: bool) -> None:
+def show_findings(found: AnyPreflight, out: TextIO, everything: bool) -> None:
     """Findings for a human, with evidence and remedy: the worst first; infos only with `everything`."""
     for finding in sorted(found.findings, key=lambda finding: -ORDER.index(finding.severity)):
         if finding.severity == "info" and not everything:

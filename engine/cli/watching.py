@@ -72,11 +72,13 @@ def start(
     """Preflight, launch, then watch like any other viewer."""
 
     async def work(connector: Connector) -> int:
+        from engine import launching
         from engine.fleet import close_all
-        from engine.session import Session, secret_values
+        from engine.session import secret_values
 
         secret_values(asked, os.environ)
-        viewer.say(f"preflight on {len(asked.nodes)} node(s) …")
+        where = "with Slurm" if asked.launcher == "slurm" else f"on {len(asked.nodes)} node(s)"
+        viewer.say(f"preflight {where} …")
         found = await checked(asked, connector, skip, collective=collective)
         if fix and found.errors and (settings := fixes(found.findings)):
             await found.close()
@@ -90,7 +92,7 @@ def start(
                 say(f"rankdeck: preflight found {len(found.errors)} error(s); nothing was started")
                 return EXIT_PREFLIGHT
             made = found.plan(runs.new_name(asked.name))
-            session, conversations = await Session.launch(found, made, connector, viewer, Terminal().accept)
+            session, conversations = await launching.launch(found, made, connector, viewer, Terminal().accept)
         except BaseException:
             await close_all(found.conversations)
             raise
@@ -128,9 +130,9 @@ def attach(options: Namespace) -> int:
 
 
 def opened(folder: RunFolder, connector: Connector, viewer: View) -> Session:
-    from engine.session import Session
+    from engine.launching import opened as session_of
 
-    session = Session(folder, connector, viewer, Terminal().accept)
+    session = session_of(folder, connector, viewer, Terminal().accept)
     viewer.session = session
     return session
 

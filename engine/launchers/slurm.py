@@ -69,7 +69,7 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
     values = placeholder_values(profile, run_id, len(sizes), world_size, total, lr)
     env = {name: filled(value, values) for name, value in profile.env.items()}
     argv = _program(profile, slurm, sizes, [filled(arg, values) for arg in profile.program.args])
-    task = _task(profile, {**DEFAULT_ENV, **_interface(profile), **env}, argv, sizes)
+    task = _task(profile, slurm, {**DEFAULT_ENV, **_interface(profile), **env}, argv, sizes)
     script = _script(profile, slurm, run_id, sizes, task)
     return Plan(
         run=run_id,
@@ -178,11 +178,11 @@ def _per_node(sizes: Sequence[int]) -> str:
     return f'"$(set -- {" ".join(map(str, sizes))}; shift "$SLURM_NODEID"; echo "$1")"'
 
 
-def _task(profile: Profile, exports: dict[str, str], argv: list[str], sizes: Sequence[int]) -> str:
+def _task(profile: Profile, slurm: Slurm, exports: dict[str, str], argv: list[str], sizes: Sequence[int]) -> str:
     program = profile.program
     # A secret has its value from whoever submits; without one the task ends here and says so.
     raw = {name: f'"${{{name}:?}}"' for name in profile.secrets} | program_path(program)
-    if program.kind == "xtuner" and profile.slurm is not None and profile.slurm.style == "torchrun":
+    if program.kind == "xtuner" and slurm.style == "torchrun":
         # XTuner starts torchrun itself; what it has no variable for, torchrun reads from PET_ ones.
         raw |= {
             "NNODES": str(len(sizes)), "NODE_RANK": '"$SLURM_NODEID"', "NPROC_PER_NODE": _per_node(sizes),
@@ -190,9 +190,13 @@ def _task(profile: Profile, exports: dict[str, str], argv: list[str], sizes: Seq
             "PET_MAX_RESTARTS": str(profile.rendezvous.max_restarts), "PET_REDIRECTS": "3",
             "PET_LOG_DIR": command.LOG_DIR,
         }  # fmt: skip
-    return command.script(
+    text = command.script(
         workdir=program.workdir, activate=program.activate, exports=exports, exported_raw=raw, argv=argv
     )
+    if slurm.signal and slurm.style == "torchrun":
+        # Slurm signals every process of a step, and torchrun would die of it; a rank that has a handler gets it.
+        return f"trap '' {slurm.signal.partition('@')[0].removeprefix('SIG')} &&\n{text}"
+    return text
 
 
 def _interface(profile: Profile) -> dict[str, str]:

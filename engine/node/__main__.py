@@ -1,11 +1,11 @@
-"""What the program on a node does when it is called: `supervise RUN_DIR`."""
+"""What the program on a node does when it is called: `supervise RUN_DIR`, or `step RUN_FOLDER COMMAND…` by srun."""
 
 from __future__ import annotations
 
 import sys
 from typing import List, Optional
 
-USAGE = "usage: python3 -I -S agent.zip supervise RUN_DIR"
+USAGE = "usage: python3 -I -S agent.zip supervise RUN_DIR | step RUN_FOLDER COMMAND..."
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -15,6 +15,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         from engine.node.supervise import supervise
 
         supervise(words[1])
+    elif len(words) > 2 and words[0] == "step":
+        from engine.node.step import step
+
+        step(words[1], words[2:])
     else:
         sys.stderr.write(USAGE + "\n")
         raise SystemExit(2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Dict, List, NoReturn
+from typing import Dict, List, NoReturn, Optional
 
 from engine.node import proc
 
+LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 SHELLS = ("/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash", "/bin/sh")
 
 
@@ -37,8 +38,10 @@ def shell() -> str:
     raise FileNotFoundError("neither bash nor sh is on this machine")
 
 
-def start(script: str, env: Dict[str, str], log: int, cwd: str, umask: int) -> int:
-    """Run `script` in a shell with its own session, both outputs on descriptor `log`; its pid, OSError if it cannot.
+def start(script: str, env: Dict[str, str], log: int, cwd: str, umask: int, errors: Optional[int] = None) -> int:
+    """Run `script` in a shell with its own session; its pid, OSError if it cannot.
+
+    Both outputs go to descriptor `log`, unless stderr has its own in `errors`.
 
     The child gets SIGTERM when this process dies. That request is bound to the thread that forks (prctl(2)): call this
     from the main thread.
@@ -50,7 +53,7 @@ def start(script: str, env: Dict[str, str], log: int, cwd: str, umask: int) -> i
     pid = os.fork()
     if pid == 0:
         os.close(told)
-        _become(argv, env, null, log, cwd, umask, parent, tell)
+        _become(argv, env, null, log, cwd, umask, parent, tell, log if errors is None else errors)
     os.close(tell)
     os.close(null)
     with os.fdopen(told, "rb") as pipe:
@@ -63,7 +66,7 @@ def start(script: str, env: Dict[str, str], log: int, cwd: str, umask: int) -> i
 
 
 def _become(
-    argv: List[str], env: Dict[str, str], null: int, log: int, cwd: str, umask: int, parent: int, tell: int
+    argv: List[str], env: Dict[str, str], null: int, log: int, cwd: str, umask: int, parent: int, tell: int, errors: int
 ) -> NoReturn:
     try:
         for number in range(1, signal.NSIG):
@@ -79,7 +82,7 @@ def _become(
         os.chdir(cwd)
         os.dup2(null, 0)
         os.dup2(log, 1)
-        os.dup2(log, 2)
+        os.dup2(errors, 2)
         os.execve(argv[0], argv, env)
     except OSError as error:
         os.write(tell, b"%d" % (error.errno or 0))

@@ -21,6 +21,11 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 Record = Dict[str, Any]
 
 
+def again(flags: int, restart: int) -> int:
+    """Flags of open(2) for a file that only the first life of a job makes new."""
+    return flags & ~os.O_EXCL if restart else flags
+
+
 def keep_reserve(path: str) -> None:
     """Make the file whose blocks the last records can have; OSError if the disk has no room for it."""
     fd = os.open(path, CREATE, 0o600)
@@ -31,10 +36,19 @@ def keep_reserve(path: str) -> None:
 
 
 class Journal:
-    """The writing end. FileExistsError if there is a journal already; after that no method raises for a full disk."""
+    """The writing end. FileExistsError if there is a journal already; after that no method raises for a full disk.
 
-    def __init__(self, path: str, reserve: str = "", clock: Callable[[], float] = time.time) -> None:
-        self._fd = os.open(path, CREATE | os.O_APPEND, 0o600)
+    `again`: the job has had a life before, and its journal goes on; a line that was torn then is ended first.
+    """
+
+    def __init__(
+        self, path: str, reserve: str = "", clock: Callable[[], float] = time.time, *, again: bool = False
+    ) -> None:
+        flags = CREATE & ~os.O_EXCL & ~os.O_WRONLY | os.O_RDWR if again else CREATE
+        self._fd = os.open(path, flags | os.O_APPEND, 0o600)
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            os.write(self._fd, b"\n")
         self._reserve = reserve
         self._clock = clock
         self._waiting: Deque[bytes] = deque()

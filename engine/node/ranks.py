@@ -89,10 +89,13 @@ class Poller:
 class Ranks:
     """Follows the workers below `child`, a direct child of this process, and journals what it sees.
 
-    `others` are the pids that were there before the child: none of them is looked at.
+    `others` are the pids that were there before the child: none of them is looked at. Attempts are counted from
+    `first_attempt` on; logs that are there already are of earlier ones.
     """
 
-    def __init__(self, run_dir: str, journal: Journal, poller: Poller, child: int, others: Set[int]) -> None:
+    def __init__(
+        self, run_dir: str, journal: Journal, poller: Poller, child: int, others: Set[int], first_attempt: int = 0
+    ) -> None:
         self._run_dir = run_dir
         self._journal = journal
         self._poller = poller
@@ -103,6 +106,8 @@ class Ranks:
         self._workers: List[Worker] = []
         self._local_world_size = 0
         self._ends: List[Worker] = []  # ended, and not recorded yet
+        self._first_attempt = first_attempt
+        self._earlier = set(_folders(os.path.join(run_dir, "ranks"))) if first_attempt else set()
         self._folders: Dict[int, Set[int]] = {}  # attempt -> local ranks that have a folder
         self._streams: Dict[str, Stream] = {}
         self._complete: Set[str] = set()
@@ -145,6 +150,8 @@ class Ranks:
     def _find_streams(self) -> None:
         root = os.path.join(self._run_dir, "ranks")
         for rendezvous in _folders(root):
+            if rendezvous in self._earlier:
+                continue
             for attempt_folder in _folders(os.path.join(root, rendezvous)):
                 match = _ATTEMPT.fullmatch(attempt_folder)
                 if match is None:
@@ -152,7 +159,7 @@ class Ranks:
                 for rank_folder in _folders(os.path.join(root, rendezvous, attempt_folder)):
                     if rank_folder.isdigit():
                         place = os.path.join("ranks", rendezvous, attempt_folder, rank_folder)
-                        self._find_streams_of(place, int(match.group(1)), int(rank_folder))
+                        self._find_streams_of(place, self._first_attempt + int(match.group(1)), int(rank_folder))
 
     def _find_streams_of(self, place: str, attempt: int, local_rank: int) -> None:
         self._folders.setdefault(attempt, set()).add(local_rank)
@@ -199,7 +206,8 @@ class Ranks:
         if pair is None or (found.pid != self._child and _pair(proc.environ(found.ppid)) == pair):
             return
         attempt = values.get("TORCHELASTIC_RESTART_COUNT", "0")
-        worker = Worker(int(attempt) if attempt.isdigit() else 0, pair[0], pair[1], found.pid, found.start)
+        number = self._first_attempt + (int(attempt) if attempt.isdigit() else 0)
+        worker = Worker(number, pair[0], pair[1], found.pid, found.start)
         if any(
             (w.attempt, w.local_rank, w.ended_at) == (worker.attempt, worker.local_rank, None) for w in self._workers
         ):
@@ -276,7 +284,9 @@ class Ranks:
             if int(pid) not in seen:
                 seen.add(int(pid))
                 # It ended before the first look, so it has no start time; torchrun only sums up its last attempt.
-                worker = Worker(max(self._folders, default=0), int(local_rank), int(rank), int(pid), 0)
+                worker = Worker(
+                    max(self._folders, default=self._first_attempt), int(local_rank), int(rank), int(pid), 0
+                )
                 self._journal.append("worker", start=0, **worker.fields())
                 worker.ending = _from_popen(int(code))
                 self._record_end(worker)

@@ -1,4 +1,4 @@
-"""Answer one client over stdin and stdout: probe, sample, launch, follow, stop, sweep.
+"""Answer one client over stdin and stdout: probe, sample, launch, follow, stop, sweep, and Slurm's commands.
 
 Both ways one JSON object a line. A request is {"id": N, "do": VERB, …}; its answer {"id": N, "ok": {…}} or
 {"id": N, "error": CODE, "text": …}. A follow sends, under the id of its request, any number of
@@ -27,6 +27,7 @@ from engine.node import tail
 if TYPE_CHECKING:
     from engine.node.mesh import Listener
     from engine.node.sample import Sampler
+    from engine.node.slurm import Slurm
 
 PROTOCOL = 1
 RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -34,7 +35,7 @@ QUEUE_LIMIT = 1 << 20
 REQUEST_LIMIT = 16 << 20
 POLL_BUSY, POLL_IDLE = 0.02, 0.05
 LOOK_EVERY = 0.25
-AT_ONCE = ("ping", "watch")
+AT_ONCE = ("ping", "watch", "settle")
 """Verbs that never block; the others run in a thread each."""
 SILENCE_LIMIT = 120.0
 """Seconds without a word from the client (it pings every 15) after which this process ends by itself."""
@@ -57,6 +58,7 @@ class Serve:
         self.follows: Dict[int, tail.Follow] = {}
         self._listener: Optional["Listener"] = None
         self._sampler: Optional["Sampler"] = None
+        self._slurm: Optional["Slurm"] = None
         self._verbs: Dict[str, Callable[[Json], Json]] = {
             "ping": self._ping,
             "watch": self._watch,
@@ -66,6 +68,8 @@ class Serve:
             "pour": self._pour,
             "hush": self._hush,
             "sample": self._sample,
+            "settle": self._settle,
+            "slurm": self._ask_slurm,
             "launch": self._launch,
             "trial": self._trial,
             "stop": self._stop,
@@ -208,6 +212,9 @@ class Serve:
         run_dir = self._run_dir(request)
         number = int(request["sub"] if "sub" in request else request["id"])
         follow = self.follows.get(number)
+        if follow is None and request.get("batch"):
+            # Somewhere else, and perhaps later: not our locks but the client says when no more is to come ("settle").
+            follow = self.follows[number] = tail.Follow(run_dir, lambda: True, bool(request.get("once")))
         if follow is None:
             if not os.path.isdir(run_dir):
                 raise Refused("no-run", "%s has no folder of this run: %s" % (os.uname().nodename, run_dir))
@@ -216,6 +223,37 @@ class Serve:
         for name, (offset, crc) in request["streams"].items():
             follow.add(str(name), int(offset), int(crc))
         return {}
+
+    def _settle(self, request: Json) -> Json:
+        """What the follow "sub" reads from is over: read it to its end."""
+        follow = self.follows.get(int(request["sub"]))
+        if follow is not None:
+            follow.settle()
+        return {}
+
+    def _ask_slurm(self, request: Json) -> Json:
+        """Submit, look at, cancel or test a Slurm job, or describe the cluster; `engine.node.slurm`."""
+        from engine.node import slurm
+
+        self._slurm = self._slurm or slurm.Slurm(self.program)
+        work, what = self._slurm, str(request["ask"])
+        try:
+            if what == "look":
+                return work.look([str(job) for job in request["jobs"]])
+            if what == "test":
+                return work.test(str(request["script"]))
+            if what == "cluster":
+                return work.cluster()
+            folder = os.path.dirname(self._run_dir(dict(request, node_rank=0)))
+            if what == "submit":
+                return work.submit(folder, str(request["script"]), request["job"], request["secrets"])
+            if what == "find":
+                return work.find(folder)
+            if what == "cancel":
+                return work.cancel(folder, str(request["job"]), float(request["seconds"]))
+        except slurm.Failed as failed:
+            raise Refused(failed.code, str(failed)) from None
+        raise Refused("verb", "this node's program does not know how to %r" % what)
 
     def _probe(self, request: Json) -> Json:
         from engine.node import probe

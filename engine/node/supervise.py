@@ -8,6 +8,7 @@ a tree.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 import engine
 from engine.node import detach, proc, sweep
 from engine.node.gauges import Gauges
-from engine.node.journal import CREATE, RESERVE_BYTES, Journal, keep_reserve
+from engine.node.journal import CREATE, RESERVE_BYTES, Journal, again, keep_reserve
 from engine.node.ranks import Poller, Ranks
 
 TICK_SECONDS = 0.1
@@ -106,6 +107,12 @@ def supervise(run_dir: str) -> None:
     supervisor.run()
 
 
+def environment(run_dir: str, job: str, secrets: Dict[str, str]) -> Dict[str, str]:
+    """What the processes of a job get: ours, the secrets, the marks by which they are found, and our programs."""
+    marks = {sweep.MARKER: job, sweep.MARKER_DIR: run_dir, "RANKDECK_PROGRAM": sys.path[0]}
+    return {**os.environ, **secrets, **marks}
+
+
 def _answer(answer: Dict[str, Any]) -> None:
     try:
         os.write(1, json.dumps(answer).encode() + b"\n")
@@ -113,12 +120,22 @@ def _answer(answer: Dict[str, Any]) -> None:
         pass  # nobody listens any more; the journal says the same
 
 
+class Life(NamedTuple):
+    """Which time a job runs here: a batch system that starts it anew counts `restart` up, and attempts go on from
+    `first_attempt`. `known_as` is its name there, "" where this program was started directly."""
+
+    restart: int = 0
+    first_attempt: int = 0
+    known_as: str = ""
+
+
 class Supervisor:
     """Construction takes lock and journal, `start` starts the child, `run` sees it through. Refused if it cannot."""
 
-    def __init__(self, run_dir: str, job: Job) -> None:
+    def __init__(self, run_dir: str, job: Job, life: Life = Life()) -> None:  # noqa: B008 (immutable)
         self._run_dir = run_dir
         self._job = job
+        self._life = life
         self._lock = self._take_lock()
         self._journal = self._open_journal()
         identity = proc.stat(os.getpid())
@@ -130,7 +147,7 @@ class Supervisor:
         self._stop_seen: Optional[Tuple[int, int]] = None  # inode and mtime of the request that was read last
         self._stopped = False
         self._kill_at = float("inf")  # monotonic seconds
-        self._asked = False
+        self._asked: Optional[float] = None  # unix seconds of a SIGTERM
         self._present_at = time.monotonic()
         self._signalled: Set[Tuple[int, int]] = set()
 
@@ -143,12 +160,15 @@ class Supervisor:
         except BlockingIOError:
             raise Refused("already", "%s already has a supervisor" % self._job.name) from None
         except OSError as error:
+            if self._life.known_as:
+                return -1  # storage without locks; the batch system itself starts a job once, and knows if it lives
             raise Refused("folder", "cannot lock %s: %s" % (self._run_dir, error.strerror)) from None
 
     def _open_journal(self) -> Journal:
         try:
-            journal = Journal(self._path("journal.jsonl"), self._path("reserve"))
-            keep_reserve(self._path("reserve"))
+            journal = Journal(self._path("journal.jsonl"), self._path("reserve"), again=self._life.restart > 0)
+            with contextlib.suppress(FileExistsError):
+                keep_reserve(self._path("reserve"))
             return journal
         except FileExistsError:
             raise Refused("already", "%s has been started before" % self._job.name) from None
@@ -160,9 +180,10 @@ class Supervisor:
 
     def start(self, secrets: Dict[str, str], umask: int) -> None:
         """Start the child. Refused if it cannot start; the journal then ends there."""
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_asked", True))
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_asked", self._asked or time.time()))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        known_as: Dict[str, Any] = {"known_as": self._life.known_as, "restart": self._life.restart}
         self._journal.append(
             "supervisor",
             pid=self.identity.pid,
@@ -171,19 +192,14 @@ class Supervisor:
             host=os.uname().nodename,
             python="%d.%d.%d" % sys.version_info[:3],
             version=engine.__version__,
+            **(known_as if self._life.known_as else {}),
         )
         if not proc.control(proc.PR_SET_CHILD_SUBREAPER, 1):
             text = "this Python cannot call prctl: ranks outlive a killed supervisor, escaped processes are swept late"
             self._journal.append("warning", text=text)
         others = set(proc.pids())
-        env = {**os.environ, **secrets, sweep.MARKER: self._job.name, sweep.MARKER_DIR: self._run_dir}
-        env["RANKDECK_PROGRAM"] = sys.path[0]
         try:
-            log = os.open(self._path("torchrun.log"), CREATE | os.O_APPEND, 0o600)
-            try:
-                self._child = detach.start(self._job.script, env, log, self._home(), umask)
-            finally:
-                os.close(log)
+            self._child = self._start_child(environment(self._run_dir, self._job.name, secrets), umask)
         except (OSError, ValueError) as error:
             text = "cannot start the job: %s" % error
             self._journal.append("warning", text=text)
@@ -192,8 +208,18 @@ class Supervisor:
         found = proc.stat(self._child)
         self._journal.append("torchrun", pid=self._child, start=found.start if found is not None else 0)
         self._poller.watch(self._child)
-        self._ranks = Ranks(self._run_dir, self._journal, self._poller, self._child, others)
+        self._ranks = self._follow_ranks(others)
         self._gauges = Gauges(self._run_dir, self._journal, self._job.metric_pattern)
+
+    def _start_child(self, env: Dict[str, str], umask: int) -> int:
+        log = os.open(self._path("torchrun.log"), again(CREATE, self._life.restart) | os.O_APPEND, 0o600)
+        try:
+            return detach.start(self._job.script, env, log, self._home(), umask)
+        finally:
+            os.close(log)
+
+    def _follow_ranks(self, others: Set[int]) -> Ranks:
+        return Ranks(self._run_dir, self._journal, self._poller, self._child, others, self._life.first_attempt)
 
     def _home(self) -> str:
         home = os.path.expanduser("~")
@@ -208,7 +234,7 @@ class Supervisor:
         """Follow the job to its end, clear what it leaves, and write the last record."""
         swept: Dict[str, Any] = {"killed": 0, "left": []}
         try:
-            while self._exit is None:
+            while self._running():
                 self._step()
                 if time.monotonic() >= self._kill_at:
                     self._kill_tree()
@@ -225,6 +251,14 @@ class Supervisor:
         self._journal.append("swept", **swept)
         self._gauges.read(self._ranks.streams, final=True)
         self._journal.finish(0.0 if self._vanished() else 600.0, stopped=self._stopped, **self._exit_fields())
+
+    def _running(self) -> bool:
+        return self._exit is None
+
+    def exit_code(self) -> int:
+        """How the launch command ended, as a shell would report it; 1 where nobody saw it."""
+        code, number = self._exit or (1, None)
+        return code if code is not None else 128 + (number or 0)
 
     def _exit_fields(self) -> Dict[str, Optional[int]]:
         code, number = self._exit or (None, None)
@@ -259,9 +293,9 @@ class Supervisor:
         return time.monotonic() - self._present_at > VANISHED_SECONDS
 
     def _heed_stop(self) -> None:
-        if self._asked:
-            self._asked = False
-            self._stop(self._job.grace, "SIGTERM to the supervisor")
+        if self._asked is not None:
+            at, self._asked = self._asked, None
+            self._stop(self._job.grace, "SIGTERM to the supervisor", at)
         if self._vanished() and not self._stopped:
             self._stop(LEFTOVER_SECONDS, "the run folder is gone")
         try:
@@ -276,15 +310,17 @@ class Supervisor:
         except (ValueError, TypeError, AttributeError, RecursionError):
             self._stop(self._job.grace, "a request that cannot be read")
 
-    def _stop(self, grace: float, reason: str) -> None:
+    def _stop(self, grace: float, reason: str, at: Optional[float] = None) -> None:
         """Ask torchrun to end, and set the time of its end; another request can only bring that time nearer."""
-        self._journal.append("stop", reason=reason, grace=grace)
+        self._journal.append("stop", at=at, reason=reason, grace=grace)
         self._kill_at = min(self._kill_at, time.monotonic() + max(0.0, grace))
         if not self._stopped:
             self._stopped = True
             if self._exit is None:
-                # Our own unreaped child: this pid cannot be anybody else's.
-                os.kill(self._child, signal.SIGTERM)
+                self._ask_child()
+
+    def _ask_child(self) -> None:
+        os.kill(self._child, signal.SIGTERM)  # our own unreaped child: this pid cannot be anybody else's
 
     # What is left
 

@@ -19,6 +19,8 @@ from engine.node import proc
 
 MARKER = "RANKDECK_JOB"
 MARKER_DIR = "RANKDECK_RUN_DIR"
+BATCH_LOG = "slurm.log"
+"""In a run folder, what the batch system and its script write: they outlive the part of one node."""
 JOB = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}/n[0-9]{1,6}")
 
 KILL_SECONDS = 5.0
@@ -50,7 +52,8 @@ def _job_by_environ(pid: int, runs: str) -> str:
 def _job_by_fd(pid: int, runs: str) -> str:
     for fd in (1, 2):
         try:
-            job = _job_of_folder(os.readlink("/proc/%d/fd/%d" % (pid, fd)), runs)
+            path = os.readlink("/proc/%d/fd/%d" % (pid, fd))
+            job = "" if os.path.basename(path) == BATCH_LOG else _job_of_folder(path, runs)
         except OSError:
             continue
         if job:

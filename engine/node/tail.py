@@ -18,7 +18,7 @@ STEP = 4 * CHUNK  # bytes that one step reads at most
 KEPT_OPEN = 200  # files, or a quarter of what the node allows; where more are followed, each is opened for each read
 FINGERPRINT = 4096
 STREAM = re.compile(
-    r"(?:journal\.jsonl|torchrun\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout\.log|stderr\.log|error\.json))"
+    r"(?:journal\.jsonl|torchrun\.log|slurm\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout\.log|stderr\.log|error\.json))"
 )
 """The only files that travel; the workstation checks the same pattern."""
 
@@ -81,6 +81,13 @@ class Follow:
         self.drained = False
         self._alive = alive
         self._kept_open = min(KEPT_OPEN, _file_limit() // 4)
+
+    def settle(self) -> None:
+        """Nothing more is written: the next read that finds nothing is the last. Files are opened anew for it, which is
+        when storage that several machines share shows what the others have written."""
+        self._alive = lambda: False
+        for stream in self.streams.values():
+            stream.close()
 
     def add(self, name: str, offset: int, crc: Optional[int]) -> None:
         if not STREAM.fullmatch(name):

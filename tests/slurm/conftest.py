@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster.workstation import Workstation
 from tests.slurm.slurm import Slurm, slurm_obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,3 +45,9 @@ def slurm(slurm_session: Slurm) -> Iterator[Slurm]:
     yield slurm_session
     if left := slurm_session.heal():
         pytest.fail("the test left jobs:\n" + "\n".join(left), pytrace=False)
+
+
+@pytest.fixture
+def user(slurm: Slurm, tmp_path: Path) -> Workstation:
+    """Someone at a workstation who logs in to node4 over ssh, and runs the real `rankdeck` here."""
+    return Workstation(slurm.cluster, slurm.cluster.user_env(tmp_path / "workstation"))

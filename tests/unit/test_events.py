@@ -53,6 +53,7 @@ FIELDS: dict[type[events.Event], dict[str, st.SearchStrategy[Any]]] = {
     events.Lost: {**host, "text": words},
     events.Launched: host,
     events.StopSent: {**host, "reason": words, "grace": times},
+    events.Job: {"t": times, "id": words, "state": words, "reason": words, "text": words, "starts": times},
     events.Ended: {"t": times, "outcome": st.sampled_from(["succeeded", "failed", "stopped"]), "text": words},
 }
 OURS = (
@@ -63,6 +64,7 @@ OURS = (
     events.Lost,
     events.Launched,
     events.StopSent,
+    events.Job,
     events.Ended,
 )
 PATH = "ranks/x_1/attempt_0/0/stdout.log"

@@ -1,0 +1,152 @@
+"""Before a job is submitted: is the login node there, has the cluster what is asked for, would Slurm take the script?
+
+It has what a launch and its viewers use of `engine.check.Preflight`: findings, conversations, a plan.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine import launchers
+from engine.errors import RankdeckError
+from engine.launchers import slurm as text
+from engine.preflight import Finding
+from engine.preflight.matrix import Cell
+from engine.slurm import cluster
+from engine.slurm.login import Login, ask
+from engine.slurm.words import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from engine.conversation import Conversation
+    from engine.fleet import Accept
+    from engine.plan import Plan
+    from engine.preflight import Severity
+    from engine.profile import Profile, Slurm
+    from engine.transport import Connector
+
+CHECKS = {
+    "slurm.login": "the login node answers, and Slurm is there",
+    "slurm.request": "the partition has what is asked for",
+    "slurm.test": "sbatch --test-only takes the script",
+}
+
+
+class JobPreflight:
+    """What is known of a job before it is submitted; the one conversation is with the login node."""
+
+    checks = CHECKS
+
+    def __init__(
+        self, profile: Profile, connector: Connector, accept: Accept, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self.profile = profile
+        self.conversations: dict[int, Conversation | RankdeckError] = {}
+        self.findings: list[Finding] = []
+        self.cluster = cluster.Cluster()
+        self._login = Login(profile, connector, accept)
+        self._changed = changed
+        self._waiting = dict(CHECKS)
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    def final(self, finding: Finding) -> bool:
+        """Nothing that is found is taken back."""
+        return True
+
+    def cells(self) -> dict[tuple[int | None, str], Cell]:
+        """The checks, each about the job as a whole."""
+        found: dict[tuple[int | None, str], Cell] = {}
+        for name in CHECKS:
+            here = tuple(finding for finding in self.findings if finding.check == name)
+            state = "waiting" if name in self._waiting else here[0].severity if here else "ok"
+            found[None, name] = Cell(state=state, findings=here)
+        return found
+
+    def plan(self, run: str) -> Plan:
+        return launchers.find("slurm").make_plan(self.profile, run)
+
+    async def close(self) -> None:
+        """Leave the login node."""
+        for conversation in self.conversations.values():
+            if not isinstance(conversation, RankdeckError):
+                await conversation.close()
+
+    async def run(self) -> None:
+        """Ask everything. When this is cancelled, the conversation is closed."""
+        try:
+            await self._look()
+        except RankdeckError as error:
+            self.conversations.setdefault(0, error)
+            self._found("slurm.login", "error", error.text, remedy=error.remedy)
+        except BaseException:
+            await self.close()
+            raise
+        self._waiting.clear()
+        self._changed()
+
+    async def _look(self) -> None:
+        conversation = self.conversations[0] = await self._login.dial(0)
+        tested = await ask(conversation, "test", script=self.plan("preflight").texts["sbatch"])
+        self._done("slurm.login")
+        self.cluster = cluster.read(await ask(conversation, "cluster"))
+        for severity, words, remedy in lacks(self.profile, self.cluster):
+            self._found("slurm.request", severity, words, remedy=remedy)
+        self._done("slurm.request")
+        said = str(tested.get("err", "")).strip() or str(tested.get("out", "")).strip()
+        if tested.get("code") == 0:
+            self._found("slurm.test", "info", said.removeprefix("sbatch: "))
+        else:
+            error = explain(said, self._login.host)
+            self._found("slurm.test", "error", error.text, remedy=error.remedy)
+
+    def _done(self, check: str) -> None:
+        self._waiting.pop(check, None)
+        self._changed()
+
+    def _found(self, check: str, severity: Severity, words: str, *, remedy: str = "") -> None:
+        self._waiting.pop(check, None)
+        finding = Finding(check=check, severity=severity, text=words, host=self._login.host, remedy=remedy)
+        self.findings.append(finding)
+        self._changed()
+
+
+def lacks(profile: Profile, known: cluster.Cluster) -> Iterator[tuple[Severity, str, str]]:
+    """What a partition does not have or allow, though sbatch may queue the job for ever: (severity, text, remedy)."""
+    slurm = profile.slurm
+    if slurm is None or not known.partitions:
+        return
+    for group in text.groups(slurm):
+        name = group.partition or slurm.partition
+        if "," in name:
+            continue  # any of several: Slurm chooses
+        partition = known.partition(name)
+        names = ", ".join(p.name for p in known.partitions)
+        if partition is None:
+            if name:
+                yield "error", f"there is no partition {name}", f"slurm.partition is one of: {names}"
+            continue
+        yield from _limits(slurm, partition)
+        if group.nodes > (most := min(partition.nodes, partition.max_nodes or partition.nodes)):
+            why = f"{group.nodes} nodes are asked for, and partition {partition.name} gives {most} at most"
+            yield "error", why, f"lower slurm.nodes to {most}, or choose another partition: {names}"
+        if group.gpus_per_node > partition.gpus:
+            why = (
+                f"{group.gpus_per_node} GPUs a node are asked for, and partition {partition.name} has {partition.gpus}"
+            )
+            yield "error", why, "lower slurm.gpus_per_node, or choose another partition"
+        elif partition.free < group.nodes <= partition.nodes:
+            yield "info", f"{partition.free} of {partition.nodes} nodes of {partition.name} are free now: it waits", ""
+
+
+def _limits(slurm: Slurm, partition: cluster.Partition) -> Iterator[tuple[Severity, str, str]]:
+    if not partition.up:
+        yield "warning", f"partition {partition.name} is not up: the job would wait", "see: sinfo"
+    asked = cluster.seconds(slurm.time)
+    if asked is not None and partition.max_time is not None and asked > partition.max_time:
+        hours = partition.max_time / 3600
+        why = f"the time limit {slurm.time} is longer than partition {partition.name} allows ({hours:g} hours)"
+        yield "error", why, "lower slurm.time: with this the job would wait for ever"
