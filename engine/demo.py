@@ -10,6 +10,9 @@ from pathlib import Path
 from engine.errors import RequestError
 from engine.profile import Batch, Node, Profile, Program, Rendezvous
 
+STEPS_AS_TEXT, STEPS_ON_SCREEN = 60, 1000
+"""A few seconds for a log; long enough on a screen to look around, search and stop."""
+
 
 def demo_profile(steps: int) -> Profile:
     """RequestError when this Python has no torch, or for a senseless number of steps."""

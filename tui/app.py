@@ -16,7 +16,7 @@ from textual.binding import Binding
 from textual.content import Content
 
 from engine import launching, profile, runs, shelf
-from engine.demo import demo_profile
+from engine.demo import STEPS_ON_SCREEN, demo_profile
 from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
 from engine.transport import Connector
 from tui import terminal, themes, wizard
@@ -89,7 +89,8 @@ class RankdeckApp(App[int]):
         if command == "attach" and self.options is not None:
             return self.dashboard(runs.find(self.options.run))
         if command == "demo" and self.options is not None:
-            return wizard.launching(demo_profile(self.options.steps), ours=True)
+            steps = STEPS_ON_SCREEN if self.options.steps is None else self.options.steps
+            return wizard.launching(demo_profile(steps), ours=True)
         if command == "launch" and self.options is not None:
             asked = profile.override(profile.load(shelf.find(self.options.profile)), self.options.settings)
             return wizard.launching(asked, tuple(self.options.skip))
@@ -179,9 +180,9 @@ class RankdeckApp(App[int]):
         """What a run was launched with, for changing and launching again."""
         self.push_screen(wizard.again(asked, run))
 
-    def open_demo(self, steps: int = 200) -> None:
+    def open_demo(self) -> None:
         try:
-            self.push_screen(wizard.launching(demo_profile(steps), ours=True))
+            self.push_screen(wizard.launching(demo_profile(STEPS_ON_SCREEN), ours=True))
         except RankdeckError as error:
             self.notify(str(error), severity="error", markup=False)
 

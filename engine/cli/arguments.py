@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("name", nargs="?", default="", metavar="NAME", help="what it is to be called")
 
     demo = command("demo", "train a small GPT on two nodes × two ranks on this machine, watched")
-    demo.add_argument("--steps", type=int, default=60, metavar="N", help="optimiser steps (default 60)")
+    demo.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default 1000; as text 60)")
     output(demo)
 
     check = command("check", "preflight only: ask every node, judge, start nothing")

@@ -52,9 +52,9 @@ def launch(options: Namespace) -> int:
 
 
 def demo(options: Namespace) -> int:
-    from engine.demo import demo_profile
+    from engine.demo import STEPS_AS_TEXT, demo_profile
 
-    asked = demo_profile(options.steps)
+    asked = demo_profile(STEPS_AS_TEXT if options.steps is None else options.steps)
     return start(asked, (), view(options), stop_on_leave=True)
 
 
