@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -31,7 +31,7 @@ from engine.preflight.speed import busy
 from engine.waiting import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from engine.conversation import Conversation
     from engine.fleet import Fleet
@@ -56,6 +56,14 @@ others before they call those that are there."""
 JUDGE_EVERY = 0.05
 
 
+Consent: TypeAlias = "Callable[[str], Awaitable[bool]]"
+
+
+async def gladly(text: str) -> bool:
+    """Whoever asked for a measurement means it."""
+    return True
+
+
 class Preflight:
     """What is known of the nodes of a profile: conversations (open), observations, and the findings so far.
 
@@ -72,9 +80,11 @@ class Preflight:
         conversations: Mapping[int, Conversation] | None = None,
         measure: bool | None = False,
         collective: float = 0.0,
+        consent: Consent = gladly,
     ) -> None:
         """`measure` fills the lines between the nodes for a moment to see what they carry; None: where nobody works.
-        `collective` lets all ranks all-reduce for real, within so many seconds (0: not at all).
+        `collective` lets all ranks all-reduce for real, within so many seconds (0: not at all). Where either would
+        disturb somebody, `consent` is asked.
 
         `conversations` are open already, and ours from now on. RequestError for a launcher or check that is none.
         """
@@ -84,6 +94,7 @@ class Preflight:
         self.profile = profile
         self._measure = measure
         self._collective = collective
+        self._consent = consent
         unasked = {*([SPEED] if measure is False else []), *([COLLECTIVE] if not collective else [])}
         self._parts = tuple(part for part in PARTS if part not in unasked)
         self.skip = preflight.known_checks(skip) | {
@@ -257,7 +268,7 @@ class Preflight:
             return
         there = sorted(self._callable() & pairs.addresses(self.profile, self.observations).keys())
         seen = preflight.Seen(self.profile, self.observations)
-        disturbed = busy(seen) if self._measure is None else ""
+        disturbed = await self._disturbed(seen, "filling the lines between the nodes", self._measure is not None)
         calls: set[Pair] = set()
         if not (disturbed or self._stays_home or len(there) < 2):
             calls = set(zip(there, [*there[1:], there[0]], strict=True)) - blocked(seen) - lossy(seen)
@@ -274,15 +285,23 @@ class Preflight:
             return
         self._judge()
         found: dict[int, Collective | ConnectionLost] = {}
+        seen = preflight.Seen(self.profile, self.observations)
         left_out = f"{self.errors[0].check} has an error" if self.errors else ""
+        left_out = left_out or await self._disturbed(seen, "an all-reduce over all ranks", wanted=True)
         if not left_out:
-            seen = preflight.Seen(self.profile, self.observations)
             gpus = any(observed.gpus.gpus for _, _, observed in seen.nodes())
             opened = {rank: c for rank, c in self.conversations.items() if not isinstance(c, RankdeckError)}
             facts = preflight.node_facts(self.profile, self.observations)
             found = await collective(self.profile, facts, opened, gpus, self._collective)
         for rank in wanted:
             self._filled(rank, COLLECTIVE, found.get(rank, preflight.Collective(left_out=left_out)))
+
+    async def _disturbed(self, seen: preflight.Seen, what: str, wanted: bool) -> str:
+        """Who would be disturbed, or "" where nobody is, or the user has agreed to it."""
+        someone = busy(seen)
+        if someone and wanted and await self._consent(f"{someone}: {what} disturbs it"):
+            return ""
+        return someone
 
     def _filled(self, rank: int, part: str, new: Speed | Collective | ConnectionLost) -> None:
         """A part that is not asked of one node alone has come."""
@@ -321,22 +340,3 @@ class Preflight:
         self.findings = preflight.judge(self.profile, self.observations, self.skip, self.waiting)
         self._rest = max(JUDGE_EVERY, 5 * (time.monotonic() - began))
         self._changed()
-
-
-async def check(
-    profile: Profile,
-    fleet: Fleet,
-    skip: Collection[str] = (),
-    changed: Callable[[Preflight], None] | None = None,
-    measure: bool | None = False,
-    collective: float = 0.0,
-) -> Preflight:
-    """One whole preflight, with its conversations open."""
-
-    def tell() -> None:
-        if changed is not None:
-            changed(made)
-
-    made = Preflight(profile, fleet, skip, tell, measure=measure, collective=collective)
-    await made.run()
-    return made

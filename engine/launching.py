@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.check import Preflight
+from engine.check import Preflight, gladly
 from engine.errors import RequestError
 from engine.fleet import Fleet, no
 from engine.session import Session
@@ -17,6 +17,7 @@ from engine.slurm.session import JobSession
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from engine.check import Consent
     from engine.conversation import Conversation
     from engine.fleet import Accept
     from engine.plan import Plan
@@ -36,6 +37,7 @@ def preflight(
     changed: Callable[[], None] = lambda: None,
     measure: bool | None = False,
     collective: float = 0.0,
+    consent: Consent = gladly,
 ) -> AnyPreflight:
     """A preflight that has not begun: `await made.run()`. RequestError for what cannot be asked of its launcher."""
     if profile.launcher == "slurm":
@@ -46,7 +48,7 @@ def preflight(
             )
         return JobPreflight(profile, connector, accept, changed)
     fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
-    return Preflight(profile, fleet, skip, changed, measure=measure, collective=collective)
+    return Preflight(profile, fleet, skip, changed, measure=measure, collective=collective, consent=consent)
 
 
 async def launch(

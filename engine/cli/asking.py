@@ -55,6 +55,13 @@ class Terminal:
         say(f"  {unknown.key_type} {unknown.fingerprint}")
         return await typed("Compare it with the machine's own. Store it and go on? (yes/no) ") == "yes"
 
+    async def consent(self, text: str) -> bool:
+        """Ask before something that somebody may mind; without a terminal, the flag that it came from is the answer."""
+        if sys.stdin.isatty():
+            return await typed(f"{text}. Go on? (yes/no) ") == "yes"
+        say(text)
+        return True
+
 
 async def typed(question: str, hidden: bool = False) -> str:
     """A line from the terminal, without spaces at its ends where it shows. Cancelled, it leaves the terminal as it was.

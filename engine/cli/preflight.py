@@ -52,7 +52,10 @@ async def checked(
                 known.append(finding)
                 told(finding)
 
-    found = preflight(asked, connector, Terminal().accept, tuple(skip), changed, measure, collective)
+    terminal = Terminal()
+    found = preflight(
+        asked, connector, terminal.accept, tuple(skip), changed, measure, collective, consent=terminal.consent
+    )
     await found.run()
     return found
 

@@ -25,8 +25,6 @@ RETRY_EVERY, TRIES = 0.25, 4
 """A first packet that is lost is sent again only after a second: a new connection gets through earlier."""
 LISTEN_SECONDS, TALK_SECONDS = 30.0, 10.0
 MOST_TALKS = 1024
-POUR_BYTES = 256 << 10
-_SIOCOUTQ = 0x5411
 _COUNTS = struct.Struct("!II")
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -37,7 +35,7 @@ class Listener:
     """Answers whoever knows the nonce, for at most LISTEN_SECONDS, in a thread of its own.
 
     `ports` are those that it got at `address`; `also` is the error of the port that it was asked to take as torch would
-    ("" where it got it, None where it was not asked). A `sink` does not send back what it gets: `pour` measures that.
+    ("" where it got it, None where it was not asked). A `sink` sends nothing back: see `engine.node.pour`.
     """
 
     def __init__(self, nonce: str, address: str, count: int, also: Optional[int] = None, sink: bool = False) -> None:
@@ -164,44 +162,6 @@ class Target(NamedTuple):
     key: Any
     address: str
     port: int
-
-
-def pour(nonce: str, target: Target, source: str = "", seconds: float = 0.4) -> Json:
-    """Send as much as goes to a sink for a while: {key, ok, error, rate [bit/s], bytes}; the first third is warm-up."""
-    answer: Json = {"key": target.key, "ok": False, "error": "", "rate": None, "bytes": 0}
-    family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.settimeout(3.0)
-            if source:
-                try:
-                    sock.bind((source, 0))
-                except OSError:
-                    pass  # as in _Call
-            sock.connect((target.address, target.port))
-            half = NONCE // 2
-            sock.sendall(nonce[:half].encode())
-            if sock.recv(half, socket.MSG_WAITALL) != nonce[half:].encode():
-                return dict(answer, error="something else answers there")
-            began, start, counted = time.monotonic(), 0.0, 0
-            sent, room, now = 0, bytes(POUR_BYTES), began
-            while now < began + seconds:
-                sent += sock.send(room)
-                now = time.monotonic()
-                if not start and now >= began + seconds / 3:
-                    start, counted = now, sent - _queued(sock)
-            through = sent - _queued(sock)
-            rate = 8 * (through - counted) / (now - start) if start and now > start else None
-            return dict(answer, ok=True, rate=rate, bytes=sent)
-    except OSError as error:
-        return dict(answer, error=error.strerror or str(error))
-
-
-def _queued(sock: socket.socket) -> int:
-    """Bytes that have not arrived yet, or of which that is not known: tcp(7), SIOCOUTQ."""
-    import fcntl
-
-    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\0" * 4))[0])
 
 
 def call(nonce: str, targets: List[Target], source: str = "", seconds: float = 2.0) -> List[Json]:

@@ -287,11 +287,11 @@ class Serve:
 
     def _pour(self, request: Json) -> Json:
         """Measure the way to the sink of another node; the target is [key, address, port]."""
-        from engine.node import mesh
+        from engine.node import mesh, pour
 
         key, address, port = request["target"]
         seconds = min(2.0, float(request["seconds"]))
-        return mesh.pour(request["nonce"], mesh.Target(key, str(address), int(port)), str(request["source"]), seconds)
+        return pour.pour(request["nonce"], mesh.Target(key, str(address), int(port)), str(request["source"]), seconds)
 
     def _hush(self, request: Json) -> Json:
         listener, self._listener = self._listener, None

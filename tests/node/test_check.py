@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from engine.check import Preflight
 from engine.errors import RequestError, Unreachable
 from engine.fleet import Fleet
+from engine.preflight.observation import Job, Jobs, Observation
 from engine.profile import Node, Profile, Program, Rendezvous
 from engine.transport import Connector
 
@@ -115,3 +117,25 @@ async def test_a_check_to_skip_that_is_none_is_refused_before_anybody_is_asked(
     with pytest.raises(RequestError):
         Preflight(profile, fleet, skip=["ports.mastre"])
     assert fleet.nodes
+
+
+async def test_who_would_be_disturbed_is_told_and_the_user_decides(profile: Profile, fleet: LateFleet) -> None:
+    asked: list[str] = []
+
+    async def no(text: str) -> bool:
+        asked.append(text)
+        return False
+
+    fleet.let_in.set()
+    preflight = Preflight(profile, fleet, skip=["program.torch", "program.torchrun"], collective=30.0, consent=no)
+    await preflight.run()
+    job = Job(job="other-1/n0", pid=1, comm="python")
+    for rank, found in preflight.observations.items():
+        assert isinstance(found, Observation)
+        preflight.observations[rank] = msgspec.structs.replace(found, jobs=Jobs(found=(job,)))
+    await preflight.retry(check="collective.works")
+    assert asked == ["the run other-1/n0 is on localhost: an all-reduce over all ranks disturbs it"]
+    assert [f.text for f in preflight.findings if f.check == "collective.works"] == [
+        "the all-reduce is not tried, for the run other-1/n0 is on localhost"
+    ]
+    await preflight.close()

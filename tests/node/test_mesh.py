@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.node import mesh
+from engine.node.pour import pour
 from engine.preflight.pairs import ALL_PAIRS, blame, pairs, walls
 
 if TYPE_CHECKING:
@@ -122,6 +123,15 @@ def test_a_listener_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     listener = mesh.Listener(NONCE, "127.0.0.1", 1)
     listener._thread.join(5)
     assert call(listener.ports[0])["code"] == "ECONNREFUSED"
+
+
+def test_a_sink_takes_what_goes_and_the_rate_is_measured() -> None:
+    sink = mesh.Listener(NONCE, "127.0.0.1", 1, sink=True)
+    found = pour(NONCE, mesh.Target(7, "127.0.0.1", sink.ports[0]), "127.0.0.1", 0.2)
+    assert (found["key"], found["ok"], found["error"]) == (7, True, "")
+    assert found["rate"] > 1e8
+    sink.close()
+    assert pour(NONCE, mesh.Target(7, "127.0.0.1", sink.ports[0]))["error"] == "Connection refused"
 
 
 # ---- who calls whom, and who is to blame ----------------------------------------------------------------------------
