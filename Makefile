@@ -3,6 +3,7 @@
 # make test      lint and every test; as root also on real hosts in network namespaces
 # make lint      ruff, mypy, import contracts
 # make bench     measurements
+# make screenshots   the pictures of screenshots/, from real runs on this machine
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test lint bench system
+.PHONY: install demo test lint bench screenshots system
 
 install: $(VENV)/.installed
 
@@ -28,6 +29,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: $(VENV)/.installed-test
+	$(BIN)/python -m tests.screenshots
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench

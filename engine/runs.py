@@ -46,7 +46,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The last known outcome: `outcome` is running, succeeded, failed or stopped; `seen` in unix seconds."""
+    """The last known outcome: `outcome` is running, succeeded, failed or stopped; `seen` in unix seconds.
+
+    `rate` is the throughput in words, with its unit.
+    """
 
     outcome: str
     seen: float
@@ -54,6 +57,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None = None
     total: int | None = None
     loss: float | str | None = None
+    rate: str = ""
     elapsed: float = 0.0
 
 

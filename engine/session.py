@@ -33,6 +33,7 @@ from engine.fleet import Fleet, close_all, no
 from engine.plan import GRACE, job_of
 from engine.runs import Record, RunFolder, Summary
 from engine.state import ERROR_FILE, RunState
+from engine.telling import short
 from engine.watch import NodeWatch, Viewer
 
 if TYPE_CHECKING:
@@ -413,7 +414,7 @@ class Session:
     def summarise(self) -> None:
         """Write down how far the run is, for lists."""
         metric, started, ended = self.state.metric, self.state.started, self.state.ended
-        verdict = self.state.verdict()
+        verdict = self.state.verdict() if self.state.outcome == "failed" else None
         self.folder.summarise(
             Summary(
                 outcome=self.state.outcome,
@@ -422,6 +423,9 @@ class Session:
                 step=metric.step if metric else None,
                 total=metric.total if metric else None,
                 loss=metric.loss if metric else None,
+                rate=f"{short(metric.rate)} {metric.rate_unit}"
+                if metric and isinstance(metric.rate, (int, float))
+                else "",
                 elapsed=(self.state.over_at or time.time()) - started if started else 0.0,
             )
         )

@@ -64,21 +64,31 @@ enter opens: a profile for launching, a run for watching."""
             yield Static(Content(TEACH), id="teach")
         with Vertical(id="runs-box", classes="box"):
             yield DataTable(id="runs", cursor_type="row", zebra_stripes=False)
+            yield Static(id="why")
             yield Static(Content("No runs yet. Runs that you launch stay in this list."), id="no-runs")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        self.query_one("#profiles-box").border_title = "profiles"
-        self.query_one("#runs-box").border_title = "runs"
+        self.query_one("#profiles-box").border_title = "profiles · enter launches"
+        self.query_one("#runs-box").border_title = "runs · enter watches"
         self.query_one("#profiles", DataTable).add_columns(
             "NAME", "LAUNCHER", "NODES", "RANKS", "LAST RESULT", "LAST USED", "FROM"
         )
-        self.query_one("#runs", DataTable).add_columns("RUN", "STATE", "NODES", "RANKS", "STEP", "LOSS", "STARTED", "")
+        self.query_one("#runs", DataTable).add_columns(
+            "RUN", "STATE", "NODES", "RANKS", "STEP", "LOSS", "THROUGHPUT", "STARTED"
+        )
         self.fill()
         (self.query_one("#profiles") if self._shelved else self.query_one("#runs")).focus()
 
     def on_screen_resume(self) -> None:
         self.fill()
+
+    def on_data_table_row_highlighted(self, message: DataTable.RowHighlighted) -> None:
+        """Say below the runs what became of the one under the cursor."""
+        if message.data_table.id == "runs":
+            folder = self._folders.get(str(message.row_key.value))
+            summary = folder.summary() if folder is not None else None
+            self.query_one("#why", Static).update(Content(summary.text if summary is not None else ""))
 
     # ---- the lists ------------------------------------------------------------------------------------------------
 
@@ -124,11 +134,11 @@ enter opens: a profile for launching, a run for watching."""
             summary = folder.summary()
             state = summary.outcome if summary is not None else "unknown"
             last.setdefault(record.profile.name, (state, record.created))
-            step = loss = text = "-"
+            step = loss = rate = "-"
             if summary is not None:
                 if summary.step is not None:
                     step = f"{summary.step}/{summary.total}" if summary.total else str(summary.step)
-                loss, text = number(summary.loss), summary.text
+                loss, rate = number(summary.loss), summary.rate or "-"
             sign = {
                 "running": self.app.glyphs.running,
                 "succeeded": self.app.glyphs.ok,
@@ -146,8 +156,8 @@ enter opens: a profile for launching, a run for watching."""
                 str(plan.world_size),
                 step,
                 loss,
+                rate,
                 _ago(record.created),
-                text,
             )
             rows.append((state != "running", cells, folder.run))
             self._folders[folder.run] = folder

@@ -50,6 +50,9 @@ class HeaderPanel(Drawn, can_focus=False):
     def _progress(self, scene: Scene, width: int) -> list[Piece]:
         palette, state, glyphs = self.palette, scene.state, scene.glyphs
         metric = state.metric
+        verdict = state.verdict() if state.outcome == "failed" else None
+        if verdict is not None:
+            return [(f" {verdict.cause}", palette.bad)]
         if metric is None:
             waiting = "no progress line has been read yet" if not state.over else "no progress line was read"
             return [(f" {waiting}", palette.muted)]

@@ -32,6 +32,7 @@ def health(state: RunState) -> list[Health]:
         newest[node_rank] = max(attempt, newest.get(node_rank, 0))
     workers = {(key[1], key[2]): w for key, w in state.workers.items() if key[0] == newest[key[1]]}
     root = state.verdict() if any(worker.failed for worker in workers.values()) else None
+    failed = state.outcome in ("failed", "stopped")
     first = root.rank if root is not None else None
     times = {key: t for key, w in workers.items() if (t := step_time(w)) is not None}
     median = statistics.median(times.values()) if times else 0.0
@@ -44,9 +45,11 @@ def health(state: RunState) -> list[Health]:
             worker = workers.get(key)
             pace = times[key] / median if key in times else None
             if worker is not None and worker.ended is not None:
-                word = "ended"
                 if worker.failed:
                     word = "failed" if first in (None, plan.first_rank + local) else "killed"
+                else:
+                    # Of an end that nobody saw, the run's own tells.
+                    word = "ended" if worker.code == 0 or not failed else "killed"
             else:
                 slow = pace is not None and pace >= SLOW
                 word = away or ("waiting" if worker is None else "slow" if slow else "running")

@@ -75,6 +75,7 @@ class Dashboard(Screen[None]):
         self._ours = ours
         self._panels: list[Panel] = [panel() for panel in PANELS]
         self._selected = 0
+        self._chosen = False
         self._current = "logs" if any(panel.key == "logs" for panel in PANELS) else PANELS[0].key
         self._zoomed = False
         self._drawn: tuple[object, ...] = ()
@@ -112,6 +113,7 @@ class Dashboard(Screen[None]):
             return
         self._drawn, self._drawn_at = drawn, now
         self._ranks = health(self.session.state)
+        self._show_failure()
         keys = (self.check_action("stop", ()), self.check_action("bad", ()))
         if keys != self._keys:
             # Not every time: the footer is made anew.
@@ -122,6 +124,14 @@ class Dashboard(Screen[None]):
         for panel in self._panels:
             if panel.display:
                 panel.draw(scene)
+
+    def _show_failure(self) -> None:
+        """Of a failed run: room for the verdict, and the log of the rank that it names until another is chosen."""
+        state = self.session.state
+        if state.outcome == "failed":
+            self.add_class("-failed")
+            if not self._chosen and (verdict := state.verdict()) is not None and verdict.rank is not None:
+                self._selected = verdict.rank
 
     def scene(self, now: float) -> Scene:
         return Scene(
@@ -162,7 +172,7 @@ class Dashboard(Screen[None]):
     # ---- what panels say ------------------------------------------------------------------------------------------
 
     def on_panel_chose(self, message: Panel.Chose) -> None:
-        self._selected = message.rank
+        self._selected, self._chosen = message.rank, True
         self._tick()
 
     def on_panel_wanted(self, message: Panel.Wanted) -> None:
@@ -197,6 +207,7 @@ class Dashboard(Screen[None]):
         count = len(ranks)
         order = ((self._selected + way * step) % count for step in range(1, count + 1))
         self._selected = next((rank for rank in order if ranks[rank].word in BAD), self._selected)
+        self._chosen = True
         self._tick()
 
     async def action_stop(self) -> None:

@@ -64,10 +64,16 @@ the sentence, the lines that show it, and the remedy."""
         verdict = state.verdict() if state.outcome == "failed" or state.failures() else None
         if verdict is None or state.outcome in ("succeeded", "stopped"):
             return []
-        hint = "" if verdict.sure else " (perhaps itself a victim)"
-        rows = self._wrapped(f"{scene.glyphs.error} ", f"first failure: {verdict.text}{hint}", width, self.palette.bad)
-        for line in verdict.evidence:
-            rows.append(strip([("    " + line, self.palette.text)]).crop(0, width))
+        hint = "" if verdict.sure else " (a victim: what went wrong is not in its evidence)"
+        rows = self._wrapped(f"{scene.glyphs.error} ", f"first failure: {verdict.cause}{hint}", width, self.palette.bad)
+        if verdict.remedy:
+            rows += self._wrapped("  what to do: ", verdict.remedy, width, self.palette.good)
+        for proof in verdict.proof:
+            rows += self._wrapped("  ", proof.text, width, self.palette.text)
+            place = f"{proof.file}:{proof.line}"
+            if len(place) > width - 4:
+                place = scene.glyphs.ellipsis + place[len(place) - width + 5 :]
+            rows.append(strip([(f"    {place}", self.palette.muted)]))
         return [*rows, strip([(scene.glyphs.track * width, self.palette.muted)])]
 
     def _wrapped(self, stamp: str, text: str, width: int, style: Style) -> list[Strip]:
