@@ -233,13 +233,20 @@ class Arrivals:
 
 
 def read_names(folder: Path) -> list[Key]:
-    """The streams by their numbers; a torn last line is none."""
+    """The streams by their numbers."""
+    return more_names(folder, 0)[0]
+
+
+def more_names(folder: Path, offset: int) -> tuple[list[Key], int]:
+    """The streams that are named from a byte of the file on, and where to go on; a torn last line is none."""
     try:
-        lines = (folder / NAMES).read_bytes().split(b"\n")[:-1]
+        with (folder / NAMES).open("rb") as file:
+            file.seek(offset)
+            whole = file.read().rpartition(b"\n")[0]
     except FileNotFoundError:
-        return []
+        return [], offset
     names: list[Key] = []
-    for line in lines:
+    for line in whole.split(b"\n") if whole else ():
         node_rank, stream = json.loads(line)
         names.append((int(node_rank), str(stream)))
-    return names
+    return names, offset + len(whole) + bool(whole)

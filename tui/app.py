@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable
 
+    from rich.console import RenderableType
     from textual import events
     from textual.binding import BindingType
     from textual.dom import DOMNode
+    from textual.geometry import Size
     from textual.screen import Screen
     from textual.types import CSSPathType
 
@@ -67,6 +69,7 @@ class RankdeckApp(App[int]):
         self.animation_level = "none"
         self.connector = Connector(ask=self)
         self.farewell: list[str] = []
+        self._undrawn = False
         self._first = self.first()
         for theme in themes.THEMES:
             self.register_theme(theme)
@@ -82,6 +85,7 @@ class RankdeckApp(App[int]):
         if not self.is_headless:
             self.set_interval(2.0, self._look_for_terminal)
         self.push_screen(self._first)
+        self._fit(self.size)
 
     def first(self) -> Screen[Any]:
         """The screen that the command line asks for."""
@@ -107,11 +111,28 @@ class RankdeckApp(App[int]):
             os._exit(EXIT_INTERRUPTED)
 
     def on_resize(self, event: events.Resize) -> None:
-        small = event.size.width < TooSmall.WIDTH or event.size.height < TooSmall.HEIGHT
-        if small and not isinstance(self.screen, TooSmall):
+        if len(self.screen_stack) > 1:
+            self._fit(event.size)
+
+    def _fit(self, size: Size) -> None:
+        if not TooSmall.fits(size) and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
-        elif not small and isinstance(self.screen, TooSmall):
+        elif TooSmall.fits(size) and isinstance(self.screen, TooSmall):
             self.pop_screen()
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        self._undrawn |= self._batch_count > 0
+        super()._display(screen, renderable)
+
+    def _end_batch(self) -> None:
+        """Textual forgets what it was to draw within a batch of changes: a screen just opened, a new size."""
+        super()._end_batch()
+        if not self._batch_count and self.screen_stack:
+            if self._undrawn:
+                self._undrawn = False
+                self.screen.refresh()
+            else:
+                self.screen.check_idle()
 
     async def on_unmount(self) -> None:
         await self.connector.close()
@@ -251,6 +272,7 @@ def _speaks_unicode() -> bool:
 def run(options: Namespace) -> int:
     """Open the screen; the exit code."""
     terminal.keep_alt_digits()
+    terminal.measure_anew()
     app = RankdeckApp(options)
     app.run()
     for text in app.farewell:

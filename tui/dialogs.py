@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.geometry import Size
 
     from engine.errors import HostKeyUnknown
 
@@ -96,6 +97,15 @@ class TooSmall(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(id="too-small")
+
+    def on_screen_resume(self) -> None:
+        """A dialog that was opened on top is answered, and the terminal may have grown meanwhile."""
+        if self.fits(self.app.size):
+            self.dismiss()
+
+    @classmethod
+    def fits(cls, size: Size) -> bool:
+        return size.width >= cls.WIDTH and size.height >= cls.HEIGHT
 
     def on_resize(self, event: events.Resize) -> None:
         size = event.size

@@ -11,12 +11,13 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from engine import profile, runs, shelf
 from engine.errors import RankdeckError
 from engine.telling import number
 from tui.dialogs import Ask
+from tui.footer import Footer
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -66,7 +67,7 @@ enter opens: a profile for launching, a run for watching."""
             yield DataTable(id="runs", cursor_type="row", zebra_stripes=False)
             yield Static(id="why")
             yield Static(Content("No runs yet. Runs that you launch stay in this list."), id="no-runs")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#profiles-box").border_title = "profiles · enter launches"

@@ -41,6 +41,12 @@ def keep_alt_digits() -> None:
             sequences.pop(f"\x1b{digit}", None)
 
 
+def measure_anew() -> None:
+    """Ask the terminal how large it is: COLUMNS and LINES of the environment say how large it was once, at most."""
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+
+
 def congested(app: App[Any]) -> bool:
     """Is the terminal behind with what it was given? Another frame would only delay the next key's echo."""
     writer = getattr(getattr(app, "_driver", None), "_writer_thread", None)

@@ -91,9 +91,10 @@ def test_ctrl_z_gives_the_shell_its_terminal_back_and_fg_goes_on() -> None:
         terminal.wait_for("SUCCEEDED")
 
 
-def test_it_is_drawn_anew_after_a_resize() -> None:
+@pytest.mark.parametrize("environ", [{}, {"COLUMNS": "80", "LINES": "24"}], ids=["plain", "exported size"])
+def test_it_is_drawn_anew_after_a_resize(environ: dict[str, str]) -> None:
     folder = made_run()
-    with Terminal("attach", folder.run, columns=80, lines=24) as terminal:
+    with Terminal("attach", folder.run, columns=80, lines=24, environ=environ) as terminal:
         terminal.wait_for("SUCCEEDED")
         terminal.resize(50, 10)
         terminal.wait_for("needs 60x15")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.binding import Binding
@@ -52,6 +53,9 @@ class LogsPanel(Panel, can_focus=False):
         self._scene: Scene | None = None
         self._shown: tuple[object, ...] = ()
         self._asked: set[Key] = set()
+        self._looked_for: Choice | None = None
+        self._streams: dict[Key, None] = {}
+        self._counted: dict[int, int] = {}
 
     def compose(self) -> ComposeResult:
         yield self.view
@@ -64,15 +68,14 @@ class LogsPanel(Panel, can_focus=False):
         self._scene = scene
         self.view.glyphs = scene.glyphs
         choice = self._choice(scene)
-        streams = [key for key in self._streams(scene) if choice.has(key)]
-        self._ask_for(streams)
-        self._open(scene, choice, streams)
-        self.view.draw(self._empty(scene, streams), self._remark(scene))
+        self._look_for(scene, choice)
+        self._open(scene, choice)
+        self.view.draw(self._empty(scene), self._remark(scene))
 
     # ---- what is shown --------------------------------------------------------------------------------------------
 
     def _choice(self, scene: Scene) -> Choice:
-        node = next(n for n in scene.state.plan.nodes if scene.selected < n.first_rank + n.nproc)
+        node = scene.state.plan.nodes[self._node(scene)]
         return Choice(
             node_rank=None if self.scope == "all" else node.node_rank,
             local_rank=scene.selected - node.first_rank if self.scope == "rank" else None,
@@ -80,27 +83,26 @@ class LogsPanel(Panel, can_focus=False):
             attempt=self.attempt,
         )
 
-    def _streams(self, scene: Scene) -> list[Key]:
-        """Every log of the run that is known by name."""
-        return [
-            (node.node_rank, name)
-            for node in scene.state.nodes.values()
-            for name in (TORCHRUN, *node.streams)
-            if self.scope != "rank" or name != TORCHRUN
-        ]
+    def _look_for(self, scene: Scene, choice: Choice) -> None:
+        """Which logs there are of what is chosen; those that are new are asked for."""
+        if choice != self._looked_for:
+            self._looked_for, self._streams, self._counted = choice, {}, {}
+        nodes = scene.state.nodes
+        for node in nodes.values() if choice.node_rank is None else (nodes[choice.node_rank],):
+            if self._counted.get(node.node_rank) == len(node.streams):
+                continue
+            self._counted[node.node_rank] = len(node.streams)
+            keys = [(node.node_rank, name) for name in (TORCHRUN, *node.streams)]
+            found = [key for key in keys if choice.has(key) and key not in self._streams]
+            self._streams.update(dict.fromkeys(found))
+            new = [key[1] for key in found if key not in self._asked]
+            self._asked.update(found)
+            if new:
+                self.post_message(self.Wanted(node.node_rank, new))
 
-    def _ask_for(self, streams: list[Key]) -> None:
-        new: dict[int, list[str]] = {}
-        for key in streams:
-            if key not in self._asked:
-                self._asked.add(key)
-                new.setdefault(key[0], []).append(key[1])
-        for node_rank, names in new.items():
-            self.post_message(self.Wanted(node_rank, names))
-
-    def _open(self, scene: Scene, choice: Choice, streams: list[Key]) -> None:
+    def _open(self, scene: Scene, choice: Choice) -> None:
         """One log is its own file, which has every byte at once; several are read in the order of arrival."""
-        alone = streams[0] if len(streams) == 1 and choice.kind is not None else None
+        alone = next(iter(self._streams)) if len(self._streams) == 1 and choice.kind is not None else None
         ordered = (scene.folder.path / FILE).exists()
         shown = (choice, alone, ordered)
         if shown == self._shown:
@@ -147,13 +149,13 @@ class LogsPanel(Panel, can_focus=False):
     def _digits(scene: Scene) -> int:
         return max(2, len(str(scene.state.plan.world_size - 1)))
 
-    def _empty(self, scene: Scene, streams: list[Key]) -> str:
+    def _empty(self, scene: Scene) -> str:
         """Why there is nothing to see."""
         node = scene.state.nodes[self._node(scene)]
         what = f"rank {scene.selected}" if self.scope == "rank" else "torchrun"
         if node.link == "broken" and not node.over:
             return f"{node.host} does not answer; nothing of this is here yet"
-        if not streams:
+        if not self._streams:
             return f"{what} has not started" if not scene.state.over else f"{what} never started"
         if not scene.live:
             return f"nothing of this is on this machine: rankdeck pull {scene.folder.run}"
@@ -169,7 +171,9 @@ class LogsPanel(Panel, can_focus=False):
 
     @staticmethod
     def _node(scene: Scene) -> int:
-        return next(n.node_rank for n in scene.state.plan.nodes if scene.selected < n.first_rank + n.nproc)
+        """The node of the chosen rank."""
+        nodes = scene.state.plan.nodes
+        return nodes[bisect_right(nodes, scene.selected, key=lambda node: node.first_rank) - 1].node_rank
 
     # ---- keys -----------------------------------------------------------------------------------------------------
 

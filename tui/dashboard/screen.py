@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from engine.errors import EXIT_JOB_FAILED, EXIT_OK, RankdeckError
 from tui import terminal
@@ -20,6 +19,7 @@ from tui.dashboard.header import HeaderPanel
 from tui.dashboard.health import BAD, Health, health
 from tui.dashboard.panel import Panel, Scene
 from tui.dashboard.tabs import Tabs
+from tui.footer import Footer
 from tui.leave import Leave
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Dashboard(Screen[None]):
                 yield from (panel for panel in self._panels if panel.side == "left")
             with Vertical(id="right"):
                 yield from (panel for panel in self._panels if panel.side == "right")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         self.watching.watch(self.session, self._conversations)
@@ -116,7 +116,6 @@ class Dashboard(Screen[None]):
         self._show_failure()
         keys = (self.check_action("stop", ()), self.check_action("bad", ()))
         if keys != self._keys:
-            # Not every time: the footer is made anew.
             self._keys = keys
             self.refresh_bindings()
         scene = self.scene(now)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.arrivals import FILE, RECORD, Arrival, decode, extents, read_names
+from engine.arrivals import FILE, RECORD, Arrival, decode, extents, more_names
 from tui.logs.source import LogFile
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class Merged:
         self.generation = 0
         self.problem = ""
         self._names: list[Key] = []
+        self._named = 0
+        self._newest: dict[Key, int] = {}
         self._chosen: set[int] = set()
         self._fd = -1
         self._read = 0
@@ -146,20 +148,28 @@ class Merged:
         """Are the streams up to this number known?"""
         if number < len(self._names):
             return True
-        self._names = read_names(self.folder)
-        newest = {key: at for at, key in enumerate(self._names)}
-        chosen = {at for key, at in newest.items() if self.choice.has(key)}
-        if self._chosen - chosen:
-            # A mirror that we show has begun anew; what was read of it means nothing any more.
-            self.generation += 1
-            self.size = self._read = 0
-            self._at, self._recorded = array("Q"), {}
-            self._groups.clear()
-            self._forget_files()
-            self._chosen = chosen
-            return False
-        self._chosen = chosen
-        return number < len(self._names)
+        names, self._named = more_names(self.folder, self._named)
+        anew = False
+        for key in names:
+            if self.choice.has(key):
+                before = self._newest.get(key)
+                self._newest[key] = len(self._names)
+                self._chosen.add(len(self._names))
+                if before is not None:
+                    self._chosen.discard(before)
+                    anew = True
+            self._names.append(key)
+        if anew:
+            self._begin_anew()
+        return number < len(self._names) and not anew
+
+    def _begin_anew(self) -> None:
+        """A mirror that is shown has begun anew: what was read of it means nothing any more."""
+        self.generation += 1
+        self.size = self._read = 0
+        self._at, self._recorded = array("Q"), {}
+        self._groups.clear()
+        self._forget_files()
 
     def _extents(self, arrivals: list[Arrival], at: int) -> list[Extent]:
         found = []

@@ -20,11 +20,12 @@ from textual.binding import Binding
 from textual.containers import Container, Horizontal
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from engine.errors import EXIT_OK, EXIT_PREFLIGHT, RankdeckError
 from engine.session import secret_values
 from tui import terminal
+from tui.footer import Footer
 from tui.wizard import kept
 from tui.wizard.checking import Checking
 from tui.wizard.draft import Draft, step_of
@@ -121,7 +122,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
             with Container(id="work"):
                 yield Container(id="form")
                 yield PreviewPane()
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     async def on_mount(self) -> None:
         app = self.app
