@@ -145,6 +145,13 @@ class Warning(Event, frozen=True, kw_only=True, tag="warning"):
     text: str
 
 
+class Clue(Event, frozen=True, kw_only=True, tag="clue"):
+    """What the kernel of a node says of an end; `source` is memory.events or kernel log."""
+
+    source: str
+    text: str
+
+
 class Finished(Event, frozen=True, kw_only=True, tag="finished"):
     """The exit record of a node, always the last line of its journal."""
 
@@ -254,7 +261,18 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
 
 
 NodeRecord = (
-    Supervisor | Torchrun | Stream | Worker | WorkerExit | Metric | Stop | TorchrunExit | Swept | Warning | Finished
+    Supervisor
+    | Torchrun
+    | Stream
+    | Worker
+    | WorkerExit
+    | Metric
+    | Stop
+    | TorchrunExit
+    | Swept
+    | Warning
+    | Clue
+    | Finished
 )
 SessionEvent = Finding | Sample | Reached | Unreachable | Lost | Launched | StopSent | Job | Ended
 AnyEvent = NodeRecord | SessionEvent
@@ -312,6 +330,8 @@ def _safe(record: NodeRecord) -> dict[str, Any]:
         return {name: clean(getattr(record, name), 256) for name in ("boot", "host", "python", "version", "known_as")}
     if isinstance(record, Stop):
         return {"reason": clean(record.reason)}
+    if isinstance(record, Clue):
+        return {"source": clean(record.source, 64), "text": clean(record.text)}
     if isinstance(record, Warning):
         return {"text": clean(record.text)}
     if isinstance(record, Swept):

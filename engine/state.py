@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import msgspec
 
 from engine import diagnosis, events
-from engine.diagnosis import Failure, Source, Verdict
+from engine.diagnosis import Failure, Kind, Source, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from engine.plan import Plan
 
 ERROR_FILE = "error.json"
 """The name of the file in which torchelastic keeps how a rank failed, beside the rank's streams."""
+KINDS: dict[str, Kind] = {ERROR_FILE: "record", "journal.jsonl": "journal"}
 PLACE = re.compile(r"attempt_(\d+)/(\d+)/")
 
 WorkerKey = tuple[int, int, int]
@@ -67,6 +68,7 @@ class NodeState(msgspec.Struct):
     swept: events.Swept | None = None
     streams: dict[str, events.Stream] = {}
     warnings: list[str] = []
+    clues: list[events.Clue] = []
     sample: events.Sample | None = None
 
     @property
@@ -154,6 +156,8 @@ class RunState:
                 node.swept = event
             case events.Warning():
                 node.warnings.append(event.text)
+            case events.Clue():
+                node.clues.append(event)
             case events.Finished():
                 node.finished, node.lost = event, ""
             case _:
@@ -205,9 +209,16 @@ class RunState:
             self._judge = False
             hosts = {node.node_rank: node.host for node in self.nodes.values()}
             failures = self.failures()
-            logs = list(self.logs.values()) if failures else []
+            logs = [*self.logs.values(), *self._clues()] if failures else []
             self._judged = diagnosis.diagnose(logs, failures, hosts, self.plan.run)
         return self._judged
+
+    def _clues(self) -> Iterator[Source]:
+        """What the kernels said, as logs of their own."""
+        for node in self.nodes.values():
+            for source in sorted({clue.source for clue in node.clues}):
+                text = "\n".join(clue.text for clue in node.clues if clue.source == source)
+                yield Source(name=f"{node.host}: {source}", node_rank=node.node_rank, data=text.encode(), kind="system")
 
     def hear(self, node_rank: int, stream: str, data: bytes, line: int = 1, offset: int = 0) -> None:
         """Take the end of a log for the verdict: `data` begins at this line (from 1) and byte of the stream."""
@@ -218,7 +229,7 @@ class RunState:
             name=f"n{node_rank}/{stream}",
             node_rank=node_rank,
             data=data,
-            kind="record" if stream.endswith(ERROR_FILE) else "worker" if found else "console",
+            kind=KINDS.get(stream.rpartition("/")[2], "worker" if found else "console"),
             local_rank=int(found[2]) if found else None,
             rank=self.rank_of(node_rank, about) if about is not None else None,
             attempt=int(found[1]) if found else 0,

@@ -25,6 +25,8 @@ def words(event: events.AnyEvent, state: RunState | None = None) -> str:
             return f"{host}: launched"
         case events.StopSent():
             return f"{host}: stopping ({event.reason})"
+        case events.Clue():
+            return f"{host}: the kernel says ({clean(event.source)}): {clean(event.text)}"
         case events.Warning():
             return f"{host}: {clean(event.text)}"
         case events.Job():

@@ -165,8 +165,8 @@ class NodeWatch:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The logs that come here, without the journal."""
-        return tuple(name for name in self._mirrors if name != JOURNAL)
+        """The streams that come here, the journal among them."""
+        return tuple(self._mirrors)
 
     def size(self, stream: str) -> int:
         """Bytes of a stream that are here."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STORY_LIMIT = 2000
 TOLD = (
     events.Finding, events.Unreachable, events.Lost, events.Launched, events.StopSent, events.Ended, events.WorkerExit,
-    events.Stop, events.TorchrunExit, events.Swept, events.Warning, events.Finished, events.Reached,
+    events.Stop, events.TorchrunExit, events.Swept, events.Warning, events.Clue, events.Finished, events.Reached,
 )  # fmt: skip
 """The events that a human is told, one line each; metrics, streams and workers show as pictures."""
 

@@ -14,7 +14,7 @@ To add a rule, add an entry to one of the files in rules/ and a case to tests/un
 
 from engine.diagnosis.case import Proof, Verdict, ending, sentence
 from engine.diagnosis.deaths import Failure
-from engine.diagnosis.lines import Source
+from engine.diagnosis.lines import Kind, Source
 from engine.diagnosis.verdict import diagnose
 
-__all__ = ["Failure", "Proof", "Source", "Verdict", "diagnose", "ending", "sentence"]
+__all__ = ["Failure", "Kind", "Proof", "Source", "Verdict", "diagnose", "ending", "sentence"]

@@ -73,6 +73,7 @@ class Case:
         self.hosts = dict(hosts)
         self.run = run
         known = None if failures is None else list(failures)
+        self.journaled = known is not None
         for failure in known or ():
             self.hosts.setdefault(failure.node_rank, failure.host)
         deaths = deaths_of(self.nodes, known)

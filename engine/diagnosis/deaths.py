@@ -11,7 +11,7 @@ import json
 import re
 import signal as signals
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -62,6 +62,7 @@ class Node(msgspec.Struct):
     ranks: dict[int, int]
     agent: Agent
     stamps: dict[tuple[int, int], float] = {}
+    journal: list[Line] = []
 
     @property
     def empty(self) -> bool:
@@ -89,6 +90,9 @@ def nodes_of(sources: Sequence[Source]) -> dict[int, Node]:
         node = nodes.setdefault(source.node_rank, Node(source.node_rank, [], {}, {}, {}, Agent([], [], {}, None)))
         if source.kind == "record":
             _record(node, source)
+            continue
+        if source.kind == "journal":
+            node.journal = [line for line, _ in read(source)]
             continue
         for line, _ in read(source, places[source.node_rank]):
             places[source.node_rank] = line.place + 1
@@ -186,25 +190,39 @@ def _consequences(nodes: Mapping[int, Node], failures: list[Failure]) -> list[Fa
     placed = []
     for failure in failures:
         node = nodes.get(failure.node_rank)
-        death = node.agent.death if node is not None else None
+        told = node is not None and _told_from_outside(node)
         siblings = [f for f in failures if f.kind == "worker" and f.node_rank == failure.node_rank]
         if failure.kind == "worker" and failure.signal in (signals.SIGTERM, signals.SIGKILL):
+            delay = FORCED_AFTER if failure.signal == signals.SIGKILL else 0.0
             before = [
                 one
                 for one in siblings
-                if one is not failure
-                and one.attempt == failure.attempt
-                and one.signal != failure.signal
-                and one.t <= failure.t - (FORCED_AFTER if failure.signal == signals.SIGKILL else 0.0)
+                if one.attempt == failure.attempt and one.signal != failure.signal and one.t <= failure.t - delay
             ]
-            if before or (death is not None and failure.signal == signals.SIGTERM):
+            if before or (told and failure.signal == signals.SIGTERM):
                 failure = msgspec.structs.replace(failure, after_stop=True)
-        elif failure.kind == "torchrun" and death is not None and failure.signal is None and not failure.after_stop:
-            failure = msgspec.structs.replace(failure, signal=death[0], t=min([failure.t, *(f.t for f in siblings)]))
+        elif failure.kind == "torchrun" and told and node is not None and node.agent.death is not None:
+            first = min([failure.t, *(one.t for one in siblings)])
+            failure = msgspec.structs.replace(failure, signal=node.agent.death[0], t=first, after_stop=False)
         placed.append(failure)
     return placed
 
 
+def _told_from_outside(node: Node) -> bool:
+    """Has torchrun got a signal that was not our own stop? By the order of its line and of the journal's records."""
+    if node.agent.death is None:
+        return False
+    asked = next((_time_of(line.text) for line in node.journal if '"type":"stop"' in line.text), None)
+    died = moment(node.agent.death[1].text)
+    if asked is None or died is None:
+        return asked is None
+    # One clock, and times of day that may differ by a time zone: what counts is the difference within a quarter hour.
+    return (died - asked + QUARTER / 2) % QUARTER - QUARTER / 2 < -STAMPED
+
+
+QUARTER = 900.0
+STAMPED = 0.01
+"""Seconds: torch writes a time without what is below a millisecond."""
 FORCED_AFTER = 20.0
 """Seconds that torchrun gives a rank, at least, between SIGTERM and SIGKILL."""
 
@@ -220,12 +238,33 @@ def _known(node: Node | None, failure: Failure) -> Death:
         return Death(failure, own, traces(own))
     if failure.kind != "worker":
         lines = node.shared or own
-        return Death(failure, lines, traces(lines))
+        ended = [line for line in node.journal if '"torchrun_exit"' in line.text and failure.kind == "torchrun"]
+        return Death(failure, lines, traces(lines), ended[-1] if ended else None)
     key = (failure.attempt, failure.local_rank if failure.local_rank is not None else UNMATCHED)
     lines = node.workers.get(key) or own
     told = traces(lines) or traces(node.records.get(key, [])) or _summed(node, failure)
     seen = [one.line for one in (*node.agent.failed, *node.agent.summary) if one.local_rank == failure.local_rank]
+    seen += [line for line in node.journal if _records(line.text, failure)]
     return Death(failure, lines, told, seen[0] if seen else None)
+
+
+def _records(text: str, failure: Failure) -> bool:
+    """Is it the journal's record of this end?"""
+    record = _fields(text) if '"worker_exit"' in text else {}
+    return (record.get("attempt"), record.get("local_rank")) == (failure.attempt, failure.local_rank)
+
+
+def _time_of(text: str) -> float | None:
+    t = _fields(text).get("t")
+    return float(t) if isinstance(t, (int, float)) else None
+
+
+def _fields(text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _tail_line(text: str) -> tuple[str, str]:

@@ -152,10 +152,10 @@ def _by_end(death: Death, native: Line | None) -> Incident:
     if code is not None and code > 128 and code - 128 in {*BY_SIGNAL, *BY_REQUEST}:
         number = code - 128
     if failure.kind == "torchrun":
-        if death.seen is not None or number in BY_REQUEST:
+        if number in BY_REQUEST:
             return _by_signal(death)
         if number is not None:
-            return Incident(death, TORCHRUN_KILLED, {"signal": signal_name(number)}, native)
+            return Incident(death, TORCHRUN_KILLED, {"signal": signal_name(number)}, native or death.seen)
     if number in BY_SIGNAL:
         return Incident(death, BY_SIGNAL[signals.Signals(number)], {}, native or death.seen)
     if number in BY_REQUEST:

@@ -18,7 +18,7 @@ from engine.text import clean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Kind = Literal["console", "worker", "record", "system"]
+Kind = Literal["console", "worker", "record", "system", "journal"]
 
 SHOWN = 400
 """Characters of a line of evidence."""
@@ -29,7 +29,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """One file of one node, or its end: `line` and `offset` say where `data` begins in it (from 1, in bytes from 0).
 
     console: what torchrun and perhaps its ranks wrote; worker: one rank's stream; record: a torchelastic error file;
-    system: what the kernel or the scheduler says of the node.
+    system: what the kernel or the scheduler says of the node; journal: our own supervisor's, as evidence of an end.
     """
 
     name: str

@@ -48,7 +48,8 @@ def accused(case: Case) -> Verdict | None:
         ]
         if len(silent) == 1:
             return _suspicion(case, *silent[0], heard, HANG if heard[0].rule.id in WAITED else SILENT)
-    ended = heard or [i for i in case.incidents if i.rule.id == "terminated"]
+    # A journal knows of every end: what it does not call a failure has not vanished.
+    ended = heard or [i for i in case.incidents if i.rule.id == "terminated" and not case.journaled]
     nodes = [node_rank for node_rank in case.nodes if node_rank not in {node for node, _ in spoke}]
     if ended and len(nodes) == 1:
         return _silent_node(case, nodes[0], ended)

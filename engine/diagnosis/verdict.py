@@ -30,7 +30,12 @@ SAME_TIME = 30.0
 """Seconds within which the same root on other ranks is one and the same failure."""
 LAST_WORDS = 8
 """Lines at the end of a node's log among which a shell's or ssh's complaint is why it ended."""
-BEHIND_A_KILL = frozenset({"killed", "aborted", "dataloader-worker-killed", "exit-code", "ended-silently"})
+BEHIND = {
+    "host-out-of-memory": {"killed", "aborted", "dataloader-worker-killed", "exit-code", "ended-silently"},
+    "gpu-broken": {"cuda-error", "nccl-cuda-error", "no-gpu", "driver", "exit-code", "aborted"},
+}
+"""What the kernel's word explains better than the rank that it struck."""
+LEFT_BEHIND = frozenset({"store-lost", "rendezvous-closed"})
 UNREACHED = frozenset({"master-unreachable", "master-is-loopback", "name-unresolved"})
 
 
@@ -94,12 +99,12 @@ def _by_the_node(case: Case) -> Verdict | None:
         here = [i for i in case.incidents if i.death.failure.node_rank == node_rank]
         last = [line.place for line in node.shared if line.text.strip()][-LAST_WORDS:]
         for rule, line, groups in lines_of_node(node.shared):
-            if rule.id == "host-out-of-memory":
-                killed = next((i for i in here if i.rule.id in BEHIND_A_KILL), None)
-                if killed is not None:
-                    killed.rule, killed.groups, killed.key = rule, groups, line
+            if rule.id in BEHIND:
+                explained = next((i for i in here if i.rule.id in BEHIND[rule.id]), None)
+                if explained is not None:
+                    explained.rule, explained.groups, explained.key = rule, groups, line
                     break
-                if any(i.root for i in here):
+                if any(i.root for i in case.incidents):
                     continue
             elif rule.id == "slurm-cancelled":
                 if any(i.root and i.rule.weight >= SURE for i in case.incidents):
@@ -108,7 +113,7 @@ def _by_the_node(case: Case) -> Verdict | None:
                 continue
             around = [one for one in node.shared if abs(one.place - line.place) <= 2]
             death = about(node_rank, around)
-            if here and rule.id.startswith(("slurm", "host")):
+            if here and (rule.id.startswith("slurm") or rule.id in BEHIND):
                 death.failure = here[0].death.failure
             return case.verdict(Incident(death, rule, groups, line))
         if not here:
@@ -164,7 +169,7 @@ def _not_hosted(rule: Rule) -> Rule:
 
 def _missing(case: Case, first: Incident, same: set[int]) -> Verdict:
     """Nodes that never joined: one that wrote nothing is the missing one; where all came, they do not agree."""
-    reached = {i.death.failure.node_rank for i in case.incidents if i.rule.id == "store-lost"}
+    reached = {i.death.failure.node_rank for i in case.incidents if i.rule.id in LEFT_BEHIND}
     if not first.groups.get("all") and reached and reached | same >= set(case.nodes):
         rule = msgspec.structs.replace(
             first.rule,

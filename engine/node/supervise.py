@@ -21,6 +21,7 @@ import engine
 from engine.node import detach, proc, sweep
 from engine.node.gauges import Gauges
 from engine.node.journal import CREATE, RESERVE_BYTES, Journal, again, keep_reserve
+from engine.node.kernel import Kernel
 from engine.node.ranks import Poller, Ranks
 
 TICK_SECONDS = 0.1
@@ -197,6 +198,7 @@ class Supervisor:
         if not proc.control(proc.PR_SET_CHILD_SUBREAPER, 1):
             text = "this Python cannot call prctl: ranks outlive a killed supervisor, escaped processes are swept late"
             self._journal.append("warning", text=text)
+        self._kernel = Kernel()
         others = set(proc.pids())
         try:
             self._child = self._start_child(environment(self._run_dir, self._job.name, secrets), umask)
@@ -220,6 +222,10 @@ class Supervisor:
 
     def _follow_ranks(self, others: Set[int]) -> Ranks:
         return Ranks(self._run_dir, self._journal, self._poller, self._child, others, self._life.first_attempt)
+
+    def _ask_kernel(self) -> None:
+        for clue in self._kernel.look():
+            self._journal.append("clue", source=clue.source, text=clue.text)
 
     def _home(self) -> str:
         home = os.path.expanduser("~")
@@ -246,6 +252,7 @@ class Supervisor:
             self._kill_tree()
             swept = self._sweep()
             self._ranks.finish()
+            self._ask_kernel()
         except Exception:
             self._journal.append("warning", text="clearing failed: " + traceback.format_exc()[-4000:])
         self._journal.append("swept", **swept)
@@ -265,7 +272,10 @@ class Supervisor:
         return {"code": code, "signal": number}
 
     def _step(self, seconds: float = TICK_SECONDS) -> None:
-        self._ranks.ended(self._poller.wait(min(seconds, self._ranks.pause())))
+        ended = self._poller.wait(min(seconds, self._ranks.pause()))
+        self._ranks.ended(ended)
+        if ended:
+            self._ask_kernel()
         self._reap()
         self._ranks.look()
         self._gauges.read(self._ranks.streams)

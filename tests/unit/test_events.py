@@ -39,6 +39,7 @@ FIELDS: dict[type[events.Event], dict[str, st.SearchStrategy[Any]]] = {
     events.TorchrunExit: {"t": times, **exits},
     events.Swept: {"t": times, "killed": whole, "left": lefts},
     events.Warning: {"t": times, "text": words},
+    events.Clue: {"t": times, "source": words, "text": words},
     events.Finished: {"t": times, **exits, "stopped": st.booleans()},
     events.Finding: {**host, "check": words, "severity": words, "evidence": st.lists(words, max_size=3).map(tuple)},
     events.Sample: {
