@@ -1,7 +1,7 @@
 """A program that the tests of gradient compression start as ranks: every method against the plain mean, and training
 with each.
 
-    python -m tests.node.compressed METHOD:PORT…
+    python -m tests.node.compressed METHOD:PORT:PORT…
 
 For each method (none among them) rank 0 prints `method NAME`, the steps of a training as the engine prints them, and,
 but for none, one JSON object with what it found by reducing one bucket thirty times.
@@ -54,13 +54,13 @@ def reduce_often(name: str) -> dict[str, Any]:
 def main() -> None:
     world = from_launcher("pytorch", os.environ)
     for argument in sys.argv[1:]:
-        name, _, port = argument.partition(":")
-        there = dataclasses.replace(world, port=int(port))
+        name, *ports = argument.split(":")
+        there, again = (dataclasses.replace(world, port=int(port)) for port in ports)
         if world.rank == 0:
             print(f"method {name}", flush=True)
         assert train(load(None, [*WORK, f"hook={name}"]), there) == 0
         if name != "none":
-            with joined(dataclasses.replace(world, port=int(port) + 1), torch.device("cpu"), 60):
+            with joined(again, torch.device("cpu"), 60):
                 found = reduce_often(name)
             if world.rank == 0:
                 print(json.dumps(found), flush=True)

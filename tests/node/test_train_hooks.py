@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.timeout(240)  # many small collectives: slow where cores are shared
 
 from engine.train.hooks import TABLE
 from tests.node.training import Ended, free_port, ranks
@@ -24,7 +25,7 @@ class Tried(NamedTuple):
 @pytest.fixture(scope="module")
 def tried() -> dict[str, Tried]:
     """Training and reductions with each method, on two ranks that are started once."""
-    asked = [f"{name}:{free_port()}" for name in ("none", *METHODS)]
+    asked = [f"{name}:{free_port()}:{free_port()}" for name in ("none", *METHODS)]
     first, second = ranks(["tests.node.compressed", *asked], range(2), 2, free_port())
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
     parts = re.split(r"^method (\w+)\n", first.out, flags=re.M)[1:]

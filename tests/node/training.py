@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -52,7 +54,7 @@ def start(command: list[str], env: dict[str, str], folder: Path) -> subprocess.P
 
 def end(process: subprocess.Popen[str]) -> Ended:
     try:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=200)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -60,9 +62,12 @@ def end(process: subprocess.Popen[str]) -> Ended:
 
 
 def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+    """A port below those that the kernel gives away, so that no connection made meanwhile takes it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return str(port)
 
 
 def ranks(program: list[str], here: range, world: int, port: str) -> list[Ended]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,15 @@ async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+def searching_processes() -> list[int]:
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "tui.logs.scan" in child.cmdline():
+                found.append(child.pid)
+    return found
 
 
 async def test_a_search_finds_follows_and_leaves_no_process(tmp_path: Path) -> None:
@@ -85,4 +95,4 @@ async def test_a_pattern_that_never_ends_is_given_up_and_said(tmp_path: Path, mo
 async def test_a_search_that_is_left_at_once_leaves_nothing(tmp_path: Path) -> None:
     source = LogFile(tmp_path / "log")
     await Search(source, "x", 0, lambda: None).close()
-    assert not [child for child in psutil.Process().children() if "tui.logs.scan" in child.cmdline()]
+    assert not searching_processes()
