@@ -119,10 +119,17 @@ def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[str
     except RuntimeError as error:
         where = meeting.behind() if meeting else f"nothing answers at {world.address}:{world.port}"
         raise RanksError(f"rank {world.rank} on {host()} cannot join the others: {where} ({error})") from error
+    _kept.append(dist.group.WORLD)
     try:
         yield backend
     finally:
         dist.destroy_process_group()
+
+
+_kept: list[object] = []
+"""Groups, kept until the process ends. Otherwise DDP's reducer has the last reference and drops it with Python's lock
+held, while it waits for a thread of gloo that needs this lock to let go of a tensor: a training may never end.
+"""
 
 
 def host() -> str:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 
 pytest.importorskip("torch")
-pytestmark = pytest.mark.timeout(240)  # many small collectives: slow where cores are shared
-
 from engine.train.hooks import TABLE
 from tests.node.training import Ended, free_port, ranks
 
+pytestmark = pytest.mark.timeout(240)  # many small collectives: slow where cores are shared
 METHODS = ["fp16", "bf16", "int8", "powersgd"]
 
 
