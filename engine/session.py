@@ -106,6 +106,7 @@ class Session:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stop: tuple[str, float] | None = None
         self._stopping: dict[int, asyncio.Task[None]] = {}
+        self._answered_since: float | None = None
         self._changed = asyncio.Event()
         self._asked: set[tuple[int, str]] = set()
         self._gone: OSError | None = None
@@ -284,12 +285,18 @@ class Session:
             self._stopping[rank] = asyncio.create_task(sweep)
 
     def _declare_lost(self) -> None:
-        """Give up nodes that stay away while another one answers: then it is not our own network."""
+        """Give up nodes that stay away while another one answers: then it is not our own network.
+
+        When it was, the first node that is back says nothing about the others until they have had as long.
+        """
         now = time.time()
-        answering = any(watch.answers for watch in self._watches.values())
+        if not any(watch.answers for watch in self._watches.values()):
+            self._answered_since = None
+            return
+        self._answered_since = since = self._answered_since or now
         for rank, watch in self._watches.items():
             away = watch.broken_since
-            if rank not in self._tasks or away is None or not answering or now - away < self.lost_after:
+            if rank not in self._tasks or away is None or now - max(away, since) < self.lost_after:
                 continue
             self._tasks.pop(rank).cancel()
             text = f"has been unreachable for {now - away:.0f} s; what ran there may run on (rankdeck reap)"
@@ -342,17 +349,22 @@ class Session:
 
     def _take(self, event: events.AnyEvent) -> None:
         self.state.apply(event)
-        if (
-            isinstance(event, events.Stream)
-            and event.node_rank in self._watches
-            and self.wants(event.node_rank, event.path)
-        ):
-            self._watches[event.node_rank].want([event.path], self._fresh(event.node_rank, [event.path]))
+        if isinstance(event, events.Stream) and self.wants(event.node_rank, event.path):
+            self._bring(event.node_rank, event.path)
         if isinstance(event, (events.WorkerExit, events.TorchrunExit)) and event.code != 0:
             self._bring_evidence(event)
         if isinstance(event, (events.WorkerExit, events.TorchrunExit, events.Finished, events.Lost, events.Reached)):
             self._changed.set()
         self._tell(self._viewer.event, event)
+
+    def _bring(self, node_rank: int, stream: str) -> None:
+        """A log that is wanted has come into being; another viewer may have brought its beginning here already."""
+        watch = self._watches.get(node_rank)
+        if watch is None or stream in watch.streams:
+            return
+        watch.want([stream], self._fresh(node_rank, [stream]))
+        for piece in watch.pieces(stream, self.replay):
+            self._show(node_rank, stream, piece)
 
     def _fresh(self, node_rank: int, streams: Iterable[str]) -> set[str]:
         """Those that have just been made: what comes from them is new, and was not waiting there."""
