@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 
 from engine.train.config import load
 from engine.train.errors import ConfigError, RanksError
@@ -47,8 +48,11 @@ def main() -> int:
     except RanksError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    # The process group is gone; gloo's and autograd's threads may still run, and tearing C++ statics down under them
-    # aborts a rank that has succeeded ("terminate called without an active exception", seen under load).
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    # gloo's and autograd's threads may still run, and tearing C++ statics down under them aborts a rank that has
+    # succeeded ("terminate called without an active exception", seen under load), or hangs one that has failed.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

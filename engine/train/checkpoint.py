@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from engine.train.errors import ConfigError
-from engine.train.ranks import broadcast, gathered
+from engine.train.ranks import broadcast, gathered, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"step-(\d{8,})\.(main|rank\d+)\.([0-9a-f]{8})\.pt")
 FOLDER = "checkpoints"
+DAMAGED = "it cannot be read, or its bytes are not those that were written"
+AGAIN = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")  # how often this run has been started again
 
 
 class Loaded(NamedTuple):
@@ -74,9 +76,12 @@ def write(folder: Path, step: int, part: str, state: dict[str, Any]) -> Path:
 
 
 def read(path: Path) -> bytes | None:
-    """The bytes of a file of a checkpoint; None when they are not those that were written."""
+    """The bytes of a file of a checkpoint; None when they are not those that were written, or cannot be read."""
     found = NAME.fullmatch(path.name)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
     return data if found and zlib.crc32(data) == int(found.group(3), 16) else None
 
 
@@ -97,6 +102,7 @@ class Checkpoints:
     """The checkpoints of a run in `out`; all ranks call `save` and `load` together."""
 
     def __init__(self, out: str, world: World, device: torch.device, keep: int, note: Callable[[str], None]) -> None:
+        self.out = out
         self.folder = Path(out).expanduser() / FOLDER
         self.world = world
         self.device = device
@@ -129,6 +135,40 @@ class Checkpoints:
             self.note(f"warning: rank {self.world.rank} cannot write the checkpoint of step {step}: {error}")
         return not any(bad for (bad,) in gathered((problem is not None,), self.device))
 
+    def resume(self, asked: str | None) -> Loaded | None:
+        """What the run goes on from; None: it starts anew.
+
+        A run that torchrun or Slurm has started again goes on with its own checkpoints, if there are any yet. Else it
+        is what `--resume` names: a checkpoint, or the `out` of a run; "" for this run's. ConfigError where that holds
+        none, or where this run would write among another's.
+        """
+        if asked == "" and not self.out:
+            raise ConfigError("--resume without a path looks in out, and out is not set")
+        again = any(int(os.environ.get(name) or 0) for name in AGAIN)
+        sources = [self.folder] if self.out and (again or asked == "") else []
+        if asked:
+            path = Path(asked).expanduser()
+            sources.append(path if path.suffix == ".pt" else path / FOLDER)
+        source, loaded = None, None
+        for source in sources:
+            if loaded := self.load(source):
+                break
+        if asked and not loaded:
+            raise ConfigError(f"--resume {asked}: there is no whole checkpoint in {source}")
+        if self.out and not (loaded and source == self.folder):
+            with together(self.device):
+                self.refuse_to_mix(loaded.main["step"] if loaded else -1)
+        return loaded
+
+    def refuse_to_mix(self, step: int) -> None:
+        """ConfigError on rank 0 where a run that begins after `step` would write among newer checkpoints."""
+        newest = max(files(self.folder, "main"), default=-1) if self.world.rank == 0 else -1
+        if newest > step:
+            raise ConfigError(
+                f"{self.folder} holds the checkpoints of a run up to step {newest}; "
+                "go on with it (--resume), or set out to another folder"
+            )
+
     def load(self, source: Path) -> Loaded | None:
         """The newest whole checkpoint in `source`, a main file or a folder of them; None where there is none."""
         candidates = self.candidates(source)
@@ -151,7 +191,7 @@ class Checkpoints:
         for path in [source] if source.is_file() else [p for paths in files(source, "main").values() for p in paths]:
             data = read(path)
             if data is None:
-                self.note(f"warning: {path} is damaged: its bytes are not those that were written")
+                self.note(f"warning: {path} is passed over: {DAMAGED}")
             else:
                 yield data
 
@@ -162,29 +202,7 @@ class Checkpoints:
         for data in filter(None, map(read, paths)):
             return decoded(data), False
         if paths:
-            self.note(f"warning: {paths[0]} is damaged: its bytes are not those that were written")
+            self.note(f"warning: {paths[0]} is passed over: {DAMAGED}")
         else:
             self.note(f"warning: no {part} of step {step} in {folder}: its random and compression state start anew")
         return None, bool(paths)
-
-
-def resume_source(asked: str | None, out: str) -> Path | None:
-    """Where to look for checkpoints: what `--resume` names (a checkpoint, or the `out` of a run; "" for this run's), or
-    this run's when torchrun restarts it after a failure; None: it starts anew."""
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if asked:
-        path = Path(asked).expanduser()
-        return path if path.suffix == ".pt" else path / FOLDER
-    if asked is not None and not out:
-        raise ConfigError("--resume without a path looks in out, and out is not set")
-    return Path(out).expanduser() / FOLDER if asked is not None or (restarted and out) else None
-
-
-def refuse_to_mix(out: str) -> None:
-    """ConfigError where a new run would write its checkpoints among another's."""
-    folder = Path(out).expanduser() / FOLDER
-    if out and (found := files(folder, "main")):
-        raise ConfigError(
-            f"{folder} holds the checkpoints of a run up to step {max(found)}; "
-            "go on with it (--resume), or set out to another folder"
-        )

@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.train.world import lasting
+
 BLOCK = 1024  # numbers that share a scale in int8: 4 bytes more a block
 TINY = 1e-30
 
@@ -200,6 +202,6 @@ def register(ddp: DistributedDataParallel, name: str, device: torch.device, *, r
 
     It has a process group of its own: its collectives run at any time, those of the loop and of DDP have their order.
     """
-    memory = Memory(dist.new_group(), rank=rank, start=start)
+    memory = Memory(lasting(dist.new_group()), rank=rank, start=start)
     ddp.register_comm_hook(None, Channel(TABLE[name], memory, device).hook)
     return memory

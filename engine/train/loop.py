@@ -19,9 +19,8 @@ import torch.distributed as dist
 
 from engine.batch import learning_rate
 from engine.train import network
-from engine.train.checkpoint import Checkpoints, refuse_to_mix, resume_source
+from engine.train.checkpoint import Checkpoints
 from engine.train.data import memory_of
-from engine.train.errors import ConfigError
 from engine.train.feed import batches
 from engine.train.news import Marks, News
 from engine.train.ranks import gathered, together
@@ -40,17 +39,11 @@ STOPPED = 128 + signal.SIGTERM  # exit status of a run that SIGTERM ended
 
 def train(config: Config, world: World, resume: str | None = None) -> int:
     """Runs `config` as rank `world.rank`; exit status 0, 1 (ranks ended with different parameters) or 143 (SIGTERM)."""
-    source = resume_source(resume, config.out)
     device = choose_device(config.device, world.local_rank)
     with joined(world, device, config.timeout_s), stop_on_sigterm() as asked_to_stop:
         parts = set_up(config, world, device)
         checkpoints = Checkpoints(config.out, world, device, config.keep, note)
-        with together(device):
-            if world.rank == 0 and source is None:
-                refuse_to_mix(config.out)
-        loaded = checkpoints.load(source) if source else None
-        if resume and not loaded:
-            raise ConfigError(f"--resume {resume}: there is no whole checkpoint")
+        loaded = checkpoints.resume(resume)
         with together(device):
             first = restore(parts, loaded, world) if loaded else 0
         introduce(config, world, device, parts, first)

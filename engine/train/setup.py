@@ -162,6 +162,7 @@ def state_of(parts: Parts, step: int, config: Config, world: World) -> tuple[dic
         "config": dataclasses.asdict(config),
         "model": parts.model.state_dict(),
         "optimizer": parts.optimizer.state_dict(),
+        "optimizer_kind": type(parts.optimizer).__name__,
         "scaler": parts.scaler.state_dict(),
     }
     own: dict[str, Any] = {"random": torch.get_rng_state()}
@@ -182,6 +183,8 @@ def restore(parts: Parts, loaded: Loaded, world: World) -> int:
         )
     if main["samples"] != parts.deal.samples:
         raise ConfigError(f"the checkpoint saw {main['samples']} samples an epoch, and data has {parts.deal.samples}")
+    if main["optimizer_kind"] != (kind := type(parts.optimizer).__name__):
+        raise ConfigError(f"the checkpoint is of another optimizer: {main['optimizer_kind']}, and this run has {kind}")
     try:
         parts.model.load_state_dict(main["model"])
         parts.optimizer.load_state_dict(main["optimizer"])

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import re
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FIRST_PORT = 15000  # with 16,384 ports from here, a port derived from a job id stays below the ephemeral range
 PORTS = 16384
+LASTING: list[Any] = []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,18 @@ def join(world: World, device: torch.device, store: Store, timeout_s: float) -> 
         torch.cuda.set_device(device)
     timeout = datetime.timedelta(seconds=timeout_s)
     dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.ranks, timeout=timeout)
+    lasting(dist.group.WORLD)
     return backend
+
+
+def lasting(group: Any) -> Any:
+    """`group`, which stays in memory until the process ends.
+
+    torch joins gloo's threads when the last reference goes, with Python's lock held; a thread that is just giving back
+    the tensors of the last collective waits for that lock, and the process hangs (seen with torch 2.13).
+    """
+    LASTING.append(group)
+    return group
 
 
 @contextlib.contextmanager
