@@ -33,7 +33,7 @@ def read_sources(paths: Iterable[str]) -> list[Source]:
     for name in paths:
         path = Path(name)
         try:
-            groups = list(_folders(path)) if path.is_dir() else [[path]]
+            groups = list(folders(path)) if path.is_dir() else [[path]]
             if not groups:
                 raise RequestError(
                     f"{name}: no logs of torchrun in this folder", remedy="name the files, or its --log_dir"
@@ -95,7 +95,7 @@ def _ends(log: object, size: int) -> Iterator[tuple[bytes, int, int]]:
     yield tail[cut:], lines + 2, at + cut
 
 
-def _folders(path: Path) -> Iterator[list[Path]]:
+def folders(path: Path) -> Iterator[list[Path]]:
     """The files of each node below a folder."""
     roots: dict[Path, list[Path]] = {}
     for file in sorted(path.rglob("*"), key=lambda file: _natural(str(file))):

@@ -94,8 +94,15 @@ def parser() -> argparse.ArgumentParser:
     reap.add_argument("--json", action="store_true", help="a JSON object a process on stdout")
 
     metrics = command("metrics", "read loss, step time and throughput out of training logs")
-    metrics.add_argument("files", nargs="+", metavar="FILE", help="a log file, or - for stdin")
-    metrics.add_argument("--json", action="store_true", help="a JSON object a line on stdout")
+    metrics.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="one log file a node in node-rank order, or folders of --log_dir; - is stdin",
+    )
+    metrics.add_argument(
+        "--json", action="store_true", help="a JSON object a measured step on stdout, and a summary at the end"
+    )
     metrics.add_argument(
         "--pattern", metavar="REGEX", help="a regular expression of yours with named groups (step, loss …)"
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from engine import profile, shelf
 from engine.cli.asking import emit, say, show_table
@@ -34,28 +37,49 @@ def new(options: Namespace) -> int:
 def metrics(options: Namespace) -> int:
     import re
 
-    from engine.node.metrics import read_file
+    from engine.measured import Reading
 
     if options.pattern is not None:
         try:
             re.compile(options.pattern)
         except re.error as error:
             raise RequestError(f"--pattern is not a regular expression: {error}") from None
-    found = 0
-    for name in options.files:
-        try:
-            for metric in read_file("/dev/stdin" if name == "-" else name, options.pattern):
-                found += 1
-                if options.json:
-                    emit({"file": name, **metric})
-                else:
-                    fields = "  ".join(f"{k} {show_number(v)}" for k, v in metric.items() if k not in ("line", "extra"))
-                    print(f"{name}:{metric['line']}: {fields}")
-        except OSError as error:
-            raise RequestError(f"{name}: {error.strerror}") from None
-    if not found:
+    reading = Reading(options.paths, options.pattern)
+    for one in reading:
+        record = spoken(msgspec.to_builtins(one))
+        if options.json:
+            emit(record)
+        else:
+            shown = {name: value for name, value in record.items() if name not in UNSHOWN and value is not None}
+            fields = (f"{name} {show_number(value)}" for name, value in shown.items())
+            print(f"{one.path}:{one.line}: {'  '.join(fields)}")
+    summary = spoken(msgspec.to_builtins(reading.summary))
+    if options.json:
+        emit(summary)
+    elif summary["steps"]:
+        kept = ("steps", "step", "total", "loss", "step_time_s", "rate", "rate_unit")
+        print("all: " + "  ".join(f"{name} {show_number(summary[name])}" for name in kept if summary[name] is not None))
+        for alarm in summary["alarms"]:
+            print(f"  {alarm['kind']}: {alarm['text']}")
+    if not summary["steps"]:
         say("no metrics found; a --pattern with named groups reads any format: --pattern 'step (?P<step>\\d+) …'")
     return EXIT_OK
+
+
+UNSHOWN = frozenset({"path", "line", "extra"})
+PROMISED = frozenset({"rank", "step", "total", "loss", "step_time_s", "rate", "rate_unit"})
+"""Keys that are there in JSON whatever a log says."""
+
+
+def spoken(record: Any) -> Any:
+    """A record as JSON carries it: nan and inf as text, and nothing that is unknown and not promised."""
+    if isinstance(record, dict):
+        return {name: spoken(value) for name, value in record.items() if name in PROMISED or value not in (None, {})}
+    if isinstance(record, (list, tuple)):
+        return [spoken(value) for value in record]
+    if isinstance(record, float) and not math.isfinite(record):
+        return str(record)
+    return record
 
 
 def show_number(value: Any) -> str:

@@ -34,11 +34,12 @@ READ_LIMIT = 4096  # characters of a line that are looked at; longer ones show a
 
 ANSI = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
 PREFIXES = (
-    r"\d{1,6}: ",  # srun --label
+    r" {0,5}\d{1,6}: ",  # srun --label
     r"([A-Za-z][\w.-]{0,63}): (?=[\[{\t])",  # pdsh; not where the word is a key
-    r"\[[A-Za-z_]{1,32}\d{1,5}\]: ?",  # torchrun --tee: role and local rank
-    r"\[rank\d{1,6}\]: ?",  # torch itself: global rank
+    r"\[[A-Za-z_]{1,32}(?<!rank)(?P<local>\d{1,5})\]: ?",  # torchrun --tee: role and local rank
+    r"\[rank(?P<rank>\d{1,6})\]: ?",  # torch itself: global rank
 )
+OWN_RANK = r"\[(?:RANK|Rank|rank) ?(\d{1,6})\]"  # what trainers write themselves: the global rank
 
 
 class Format(NamedTuple):
@@ -127,6 +128,9 @@ class MetricReader:
     def __init__(self, pattern: Optional[str] = None) -> None:
         """`pattern`: the user's regular expression with named groups (fields or aliases); re.error if it is none."""
         self.grew = False  # whether the last metric repeats the one before, with more in it
+        self.form = ""  # of the last metric: which entry of FORMATS it was, if any
+        self.rank: Optional[int] = None  # and the ranks that its line is marked with
+        self.local_rank: Optional[int] = None
         self._pattern = re.compile(pattern) if pattern else None
         self._carry = bytearray()
         self._skipping = False
@@ -176,12 +180,13 @@ class MetricReader:
 
     def parse(self, line: str) -> Optional[Metric]:
         """The metric in one line without its end, or None."""
-        self.grew = False
+        self.grew, self.form = False, ""
+        self.rank = self.local_rank = None
         if len(line) > READ_LIMIT:
             line = line[: READ_LIMIT // 2] + "  " + line[-READ_LIMIT // 2 :]
         if "\x1b" in line:
             line = compiled(ANSI).sub("", line)
-        line = _without_prefixes(line)
+        line = self._without_prefixes(line)
         if self._pattern is not None:
             named = self._pattern.search(line)
             if named:
@@ -204,6 +209,7 @@ class MetricReader:
         if metric is None:
             metric = from_scan(line)
         if bar is not None:
+            self.form = "bar" if metric is None else self.form
             bar.update(metric or {})
             metric = bar
         return metric
@@ -213,6 +219,7 @@ class MetricReader:
             if form.needles[0] in line and form.needles[1] in line:
                 head = compiled(form.head).search(line)
                 if head:
+                    self.form = form.name
                     metric = from_groups({k: v for k, v in head.groupdict().items() if v is not None})
                     if form.scan:
                         for key, value in read_fields(line, form.scan, form.keys).items():
@@ -241,6 +248,21 @@ class MetricReader:
         self.grew = True
         return complete(dict(self._block))
 
+    def _without_prefixes(self, line: str) -> str:
+        for prefix in PREFIXES:
+            found = compiled(prefix).match(line)
+            if found:
+                marks = found.groupdict()
+                word = found.group(1).lower() if found.lastindex and not marks else ""
+                if word not in ALIASES and word not in NOT_TRAINING:
+                    line = line[found.end() :]
+                    self.rank = int(marks["rank"]) if "rank" in marks else self.rank
+                    self.local_rank = int(marks["local"]) if "local" in marks else self.local_rank
+        if "[R" in line or "[rank " in line:
+            own = compiled(OWN_RANK).search(line, 0, 200)
+            self.rank = int(own.group(1)) if own else self.rank
+        return line
+
 
 def read_file(path: str, pattern: Optional[str] = None) -> Iterator[Metric]:
     """The metrics in the file at `path`, each with its `line` (counted by LF, from 1). OSError if it cannot be read."""
@@ -259,13 +281,3 @@ def read_file(path: str, pattern: Optional[str] = None) -> Iterator[Metric]:
             line += piece.endswith(b"\n")
     if held is not None:
         yield held
-
-
-def _without_prefixes(line: str) -> str:
-    for prefix in PREFIXES:
-        found = compiled(prefix).match(line)
-        if found:
-            word = found.group(1).lower() if found.lastindex else ""
-            if word not in ALIASES and word not in NOT_TRAINING:
-                line = line[found.end() :]
-    return line
