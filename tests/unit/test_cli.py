@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,17 +66,16 @@ def add_run(name: str = RUN, summary: runs.Summary | None = None) -> runs.RunFol
 # ---- help -----------------------------------------------------------------------------------------------------------
 
 
-def test_help_answers_within_150_ms() -> None:
-    took = []
-    for _ in range(10):
-        began = time.perf_counter()
+def test_help_answers_within_150_ms_of_cpu() -> None:
+    used = []
+    for _ in range(5):
+        before = os.times()
         done = subprocess.run([RANKDECK, "--help"], capture_output=True, text=True, timeout=30)
-        took.append(time.perf_counter() - began)
+        after = os.times()
+        used.append(after.children_user + after.children_system - before.children_user - before.children_system)
         assert done.returncode == 0
         assert "exit codes: 0 the job succeeded" in done.stdout
-        if took[-1] < 0.15:
-            return
-    pytest.fail(f"the best of ten took {min(took) * 1000:.0f} ms")
+    assert min(used) < 0.15
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["launch", "--help"], ["profiles", "list"]])
