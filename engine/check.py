@@ -71,6 +71,8 @@ class Preflight:
     of this has changed; at most twenty times a second, and once more at the end.
     """
 
+    checks = preflight.CHECKS
+
     def __init__(
         self,
         profile: Profile,

@@ -41,12 +41,10 @@ def preflight(
 ) -> AnyPreflight:
     """A preflight that has not begun: `await made.run()`. RequestError for what cannot be asked of its launcher."""
     if profile.launcher == "slurm":
-        if measure or collective or skip:
-            raise RequestError(
-                "nodes that Slurm has not chosen yet cannot be measured, and no check of theirs can be left out",
-                remedy="leave out --speed, --collective and --skip",
-            )
-        return JobPreflight(profile, connector, accept, changed)
+        if measure or collective:
+            why = "nodes that Slurm has not chosen yet cannot be measured"
+            raise RequestError(why, remedy="leave out --speed and --collective")
+        return JobPreflight(profile, connector, accept, skip, changed)
     fleet = Fleet(profile.nodes, profile.state_dir, connector, accept)
     return Preflight(profile, fleet, skip, changed, measure=measure, collective=collective, consent=consent)
 

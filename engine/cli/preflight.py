@@ -92,7 +92,7 @@ def show_matrix(found: AnyPreflight) -> None:
 
     if not isinstance(found, Preflight):
         for (_, name), cell in found.cells().items():
-            print(f"{CELL_MARKS[cell.state]} {name:<14} {found.checks[name]}")
+            print(f"{CELL_MARKS[cell.state]} {name:<14} {found.checks[name].title}")
         print()
         return
     print("\n".join(picture(found.profile, found.cells())))

@@ -112,6 +112,9 @@ def step(folder: str, command: List[str]) -> NoReturn:
         else:
             rank = Rank(run_dir, job, life, here, command, {str(k): str(v) for k, v in secrets.items()}, umask)
             code = watch_over(TaskSupervisor(run_dir, job, life, rank), {}, umask) if here.local == 0 else rank.run()
+        if here.rank == 0 and code == 0:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, "secrets.json"))  # a job that failed may be started anew
     except Refused as refused:
         sys.stderr.write("rankdeck: %s: %s\n" % (os.uname().nodename, refused.args[1]))
         code = REFUSED

@@ -5,10 +5,10 @@ It has what a launch and its viewers use of `engine.check.Preflight`: findings, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine import launchers
-from engine.errors import RankdeckError
+from engine.errors import RankdeckError, RequestError
 from engine.launchers import slurm as text
 from engine.preflight import Finding
 from engine.preflight.matrix import Cell
@@ -17,37 +17,59 @@ from engine.slurm.login import Login, ask
 from engine.slurm.words import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from engine.conversation import Conversation
     from engine.fleet import Accept
     from engine.plan import Plan
-    from engine.preflight import Severity
+    from engine.preflight import Observation, Severity
     from engine.profile import Profile, Slurm
     from engine.transport import Connector
 
+
+class JobCheck(NamedTuple):
+    """A check of a job as a whole: like `engine.preflight.Check`, it is about no single node."""
+
+    title: str
+    across: bool = True
+
+
 CHECKS = {
-    "slurm.login": "the login node answers, and Slurm is there",
-    "slurm.request": "the partition has what is asked for",
-    "slurm.test": "sbatch --test-only takes the script",
+    "slurm.login": JobCheck("the login node answers, and Slurm is there"),
+    "slurm.request": JobCheck("the partition has what is asked for"),
+    "slurm.test": JobCheck("sbatch --test-only takes the script"),
 }
 
 
 class JobPreflight:
     """What is known of a job before it is submitted; the one conversation is with the login node."""
 
-    checks = CHECKS
+    checks: Mapping[str, JobCheck] = CHECKS
+    observations: Mapping[int, Observation | RankdeckError] = {}
+    """Of nodes: none, since Slurm has not chosen them yet."""
 
     def __init__(
-        self, profile: Profile, connector: Connector, accept: Accept, changed: Callable[[], None] = lambda: None
+        self,
+        profile: Profile,
+        connector: Connector,
+        accept: Accept,
+        skip: Collection[str] = (),
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """RequestError for a check in `skip` that is none of a job's."""
+        if unknown := sorted(set(skip) - CHECKS.keys()):
+            raise RequestError(
+                f"{unknown[0]} is no check of a Slurm job, whose nodes are not chosen yet",
+                remedy=f"--skip takes one of: {', '.join(CHECKS)}",
+            )
         self.profile = profile
+        self.skip = set(skip)
         self.conversations: dict[int, Conversation | RankdeckError] = {}
         self.findings: list[Finding] = []
         self.cluster = cluster.Cluster()
         self._login = Login(profile, connector, accept)
         self._changed = changed
-        self._waiting = dict(CHECKS)
+        self._waiting = set(CHECKS)
 
     @property
     def errors(self) -> list[Finding]:
@@ -63,8 +85,13 @@ class JobPreflight:
         for name in CHECKS:
             here = tuple(finding for finding in self.findings if finding.check == name)
             state = "waiting" if name in self._waiting else here[0].severity if here else "ok"
-            found[None, name] = Cell(state=state, findings=here)
+            found[None, name] = Cell(state="skipped" if name in self.skip else state, findings=here)
         return found
+
+    @property
+    def waiting(self) -> Mapping[int, set[str]]:
+        """What the one node that is asked, the login node, has not answered yet."""
+        return {0: self._waiting}
 
     def plan(self, run: str) -> Plan:
         return launchers.find("slurm").make_plan(self.profile, run)
@@ -88,6 +115,15 @@ class JobPreflight:
         self._waiting.clear()
         self._changed()
 
+    async def retry(self, node_rank: int | None = None, check: str | None = None) -> None:
+        """Ask everything anew: it is one conversation, and seconds."""
+        await self.close()
+        self.conversations.clear()
+        self.findings.clear()
+        self.skip.discard(check or "")
+        self._waiting.update(CHECKS)
+        await self.run()
+
     async def _look(self) -> None:
         conversation = self.conversations[0] = await self._login.dial(0)
         tested = await ask(conversation, "test", script=self.plan("preflight").texts["sbatch"])
@@ -104,14 +140,14 @@ class JobPreflight:
             self._found("slurm.test", "error", error.text, remedy=error.remedy)
 
     def _done(self, check: str) -> None:
-        self._waiting.pop(check, None)
+        self._waiting.discard(check)
         self._changed()
 
     def _found(self, check: str, severity: Severity, words: str, *, remedy: str = "") -> None:
-        self._waiting.pop(check, None)
-        finding = Finding(check=check, severity=severity, text=words, host=self._login.host, remedy=remedy)
-        self.findings.append(finding)
-        self._changed()
+        if check not in self.skip:
+            finding = Finding(check=check, severity=severity, text=words, host=self._login.host, remedy=remedy)
+            self.findings.append(finding)
+        self._done(check)
 
 
 def lacks(profile: Profile, known: cluster.Cluster) -> Iterator[tuple[Severity, str, str]]:

@@ -24,7 +24,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine import events
-from engine.errors import ConnectionLost, MachineError, NodeRefused, PreflightFailed, RankdeckError
+from engine.errors import ConnectionLost, NodeRefused, PreflightFailed, RankdeckError
 from engine.fleet import close_all, no
 from engine.plan import GRACE
 from engine.runs import Record, RunFolder
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = (10.0, 10.0, 15.0, 20.0, 30.0, 60.0)
 """Seconds between looks at the queue while nothing changes; the last one repeats."""
+GONE_LOOKS, GONE_AFTER = 3, 60.0
+"""A job that so many answers in a row do not hold, and that is older than so many seconds, is gone."""
 SUBMIT_TRIES = 3
 SLURM_LOG = "slurm.log"
 
@@ -148,6 +150,8 @@ class JobSession(Session):
             return [NodeStop(host=host, node_rank=-1, error=str(error))]
         state = str(answer.get("state", ""))
         self._look.set()
+        if state in jobs.ENDED:
+            self._say(events.Job(t=time.time(), id=number, state=state, text=words.ending(number, state)[0]))
         if state and not state.startswith(tuple(jobs.ENDED)):
             text = f"Slurm job {number} is still {state}; the nodes may need attention: squeue -j {number}"
             return [NodeStop(host=host, node_rank=-1, error=text)]
@@ -191,6 +195,8 @@ class JobSession(Session):
 
     def _take(self, event: events.AnyEvent) -> None:
         super()._take(event)
+        if isinstance(event, events.Supervisor) and self.state.job is not None and self.state.job.state in jobs.WAITING:
+            self._look.set()
         if isinstance(event, events.Finished) and event.node_rank in self._tasks:
             if event.stopped:
                 self._look.set()  # cancelled, out of time, or to be started anew: Slurm knows
@@ -224,12 +230,14 @@ class JobSession(Session):
 
     async def _track(self) -> None:
         """Ask Slurm how the job is, until it has ended; a login node or a controller that is away is asked again."""
-        quiet, complaint = 0, ""
+        quiet, absent, complaint = 0, 0, ""
         while True:
             try:
                 seen = await self._ask_slurm()
-                complaint = ""
-            except MachineError as error:
+                absent, complaint = 0 if seen is not None else absent + 1, ""
+                if absent >= GONE_LOOKS and time.time() - self.record.created > GONE_AFTER:
+                    seen = self._gone_job()
+            except RankdeckError as error:
                 seen = None
                 if error.text != complaint and not isinstance(error, ConnectionLost):
                     complaint = error.text
@@ -246,7 +254,8 @@ class JobSession(Session):
             quiet += 1
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._look.wait(), pause)
-                await asyncio.sleep(1.0)  # what has just ended takes Slurm a moment
+                quiet = 0
+                await asyncio.sleep(1.0)  # what has just begun or ended takes Slurm a moment
             self._look.clear()
 
     async def _ask_slurm(self) -> events.Job | None:
@@ -264,6 +273,12 @@ class JobSession(Session):
         if job is None and (why := jobs.refusal(said)):
             raise words.explain(why, self._login.host)
         return None if job is None else told(job)
+
+    def _gone_job(self) -> events.Job:
+        """The job that Slurm, asked again and again, knows no more: it forgets, and without accounting for ever."""
+        known = self.state.job
+        id = known.id if known is not None else ""
+        return events.Job(t=time.time(), id=id, state=jobs.GONE, text=words.ending(id, jobs.GONE)[0])
 
     def _over(self, job: events.Job) -> None:
         """The job has ended: nothing more is written by any node."""

@@ -183,6 +183,10 @@ ENDINGS: dict[str, tuple[str, str]] = {
     "DEADLINE": ("its deadline was over", ""),
     "REVOKED": ("another cluster took it", ""),
     "FAILED": ("it failed", ""),
+    "GONE": (
+        "Slurm does not know it any more, and how it ended is not known",
+        "it remembers jobs for minutes where there is no accounting; what the nodes wrote is in the logs",
+    ),
 }
 """State of an ended job -> what happened, and what to do."""
 

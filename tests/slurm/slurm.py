@@ -127,6 +127,14 @@ class Slurm:
             if process.name == "slurmctld":
                 os.kill(process.outer, 9)
 
+    def forget(self) -> None:
+        """The controller loses all that it knew, as when its disk dies: it begins to count jobs from 1 again."""
+        self.stop_controller()
+        shutil.rmtree(self.folder / "state")
+        (self.folder / "state").mkdir()
+        self.start_controller()
+        self.await_idle()
+
     def revive(self, host: Host) -> None:
         """Bring a node that lost its power back into service."""
         if not host.is_on:

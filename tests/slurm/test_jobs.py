@@ -8,20 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cluster.workstation import VENV, sums
+from tests.cluster.workstation import VENV, sums, wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.cluster.workstation import Workstation
     from tests.slurm.slurm import Slurm
 
 TRAIN = ("--set", "steps=20", "--set", "log_every=1")
+COUNT = """\
+import os, sys, time
+rank = os.environ["SLURM_PROCID"]
+for number in range(int(float(sys.argv[1]) * 10)):
+    print(f"rank {rank} step {number} loss {9 - number / 100}", flush=True)
+    time.sleep(0.1)
+    if sys.argv[2:] == [rank] and number == 10:
+        raise ValueError(f"the data of rank {rank} is damaged")
+"""
+"""A rank that counts for so many seconds; the one that is named raises after a second."""
 
 
-def profile(user: Workstation, name: str = "train", *, program: str = "", extra: str = "", **slurm: Any) -> str:
+def profile(user: Workstation, name: str, *, program: str = "", extra: str = "", **slurm: Any) -> str:
     """Write the profile of a job; its path. Without a program, it trains for real."""
-    asked = {"login": "node4", "partition": "train", "nodes": 2, "gpus_per_node": 1, **slurm}
+    asked = {"login": "node4", "nodes": 2, "gpus_per_node": 1, **slurm}
     train = f"program: {{kind: module, path: engine.train, args: {json.dumps(TRAIN)}, activate: {json.dumps(VENV)}}}\n"
     path = user.home / f"{name}.yaml"
     path.write_text(
@@ -31,11 +42,47 @@ def profile(user: Workstation, name: str = "train", *, program: str = "", extra:
     return str(path)
 
 
+def counting(slurm: Slurm, user: Workstation, name: str, *args: str, **more: Any) -> str:
+    """The profile of a job whose ranks count."""
+    slurm.path("count.py").write_text(COUNT)
+    argv = json.dumps([str(slurm.cluster.home / "count.py"), *args])
+    program = f"program: {{kind: command, path: python3, args: {argv}, activate: {json.dumps(VENV)}}}\n"
+    return profile(user, name, program=program, **{"style": "direct", **more})
+
+
+def there(slurm: Slurm, run: str) -> Path:
+    """A run's folder in the home that login and compute nodes share."""
+    return slurm.path(f".local/state/rankdeck/runs/{run}")
+
+
+def job_of(slurm: Slurm, run: str) -> str:
+    return (there(slurm, run) / "job").read_text()
+
+
+def await_line(slurm: Slurm, run: str, text: str, *, seconds: float = 60.0) -> None:
+    """Until a rank of the run has written this."""
+    logs = "n*/ranks/*/attempt_*/*/stdout.log"
+    wait_until(lambda: any(text in log.read_text() for log in there(slurm, run).glob(logs)), seconds=seconds)
+
+
+def outcome(user: Workstation, run: str) -> str:
+    for line in user.run("runs", "--json").stdout.splitlines():
+        if (listed := json.loads(line))["run"] == run:
+            return str(listed["summary"]["outcome"])
+    raise AssertionError(f"no run {run}")
+
+
+def ended(viewer: subprocess.Popen[str], user: Workstation, number: int = 0, seconds: float = 90.0) -> tuple[int, str]:
+    """Exit code of a viewer and what it told."""
+    code = viewer.wait(seconds)
+    return code, (user.home / f"viewer-{number}.err").read_text()
+
+
 @pytest.mark.parametrize("style", ["torchrun", "direct"])
 def test_a_job_trains_on_two_nodes_and_its_logs_and_throughput_come_here(
     slurm: Slurm, user: Workstation, style: str
 ) -> None:
-    done = user.run("launch", profile(user, style=style), timeout=150)
+    done = user.run("launch", profile(user, "train", style=style), timeout=150)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^0 node1 \| step 20/20  loss .* tokens/s [\d,]+", done.stdout, re.MULTILINE)
     assert "1 node2 | step 20/20" in done.stdout
@@ -44,6 +91,67 @@ def test_a_job_trains_on_two_nodes_and_its_logs_and_throughput_come_here(
     assert sums(there(slurm, run)).items() <= sums(user.folder(run)).items()
 
 
-def there(slurm: Slurm, run: str) -> Path:
-    """A run's folder in the home that login and compute nodes share."""
-    return slurm.path(f".local/state/rankdeck/runs/{run}")
+def test_a_job_that_waits_says_why_and_is_cancelled_and_so_is_one_that_runs(slurm: Slurm, user: Workstation) -> None:
+    running = user.launch(counting(slurm, user, "long", "600", nodes=3, gpus_per_node=8, ranks_per_node=1))
+    await_line(slurm, running, "step 3 ")
+    waiting = user.launch(counting(slurm, user, "later", "1", nodes=1))
+    viewer = user.start("attach", waiting)
+    told = user.home / "viewer-0.err"
+    wait_until(lambda: "for nodes to become free (Resources)" in told.read_text(), seconds=60)
+    stopped = user.run("stop", waiting)
+    assert (stopped.returncode, "cancelled" in stopped.stdout) == (0, True), stopped.stderr
+    assert ended(viewer, user)[0] == 1
+    assert outcome(user, waiting) == "stopped"
+    stopped = user.run("stop", running, "--grace", "3")
+    assert (stopped.returncode, "cancelled" in stopped.stdout) == (0, True), stopped.stderr
+    assert outcome(user, running) == "stopped"
+    assert not slurm.sh("squeue -h").strip()
+    assert not any(host.jobs() for host in slurm.nodes)
+
+
+@pytest.mark.parametrize("style", ["torchrun", "direct"])
+def test_a_rank_that_fails_is_named_with_its_words_and_ends_the_others(
+    slurm: Slurm, user: Workstation, style: str
+) -> None:
+    done = user.run("launch", counting(slurm, user, "wrong", "600", "1", style=style))
+    assert done.returncode == 1, done.stderr
+    assert re.search("first failure: .*rank 1 .*node2.*the data of rank 1 is damaged", done.stderr), done.stderr
+    assert not any(host.jobs() for host in slurm.nodes)
+
+
+def test_a_job_whose_time_is_over_says_so(slurm: Slurm, user: Workstation) -> None:
+    run = user.launch(counting(slurm, user, "slow", "600", time="5"))
+    await_line(slurm, run, "step 3 ")
+    slurm.login.run(["scontrol", "update", f"jobid={job_of(slurm, run)}", "endtime=now+2"], root=True)
+    done = user.run("attach", run)
+    assert done.returncode == 1
+    assert "time limit" in done.stderr, done.stderr
+    assert "slurm.time" in done.stderr
+    assert outcome(user, run) == "failed"
+
+
+def test_a_node_that_loses_its_power_is_named(slurm: Slurm, user: Workstation) -> None:
+    run = user.launch(counting(slurm, user, "power", "600", requeue=False))
+    await_line(slurm, run, "step 3 ")
+    viewer = user.start("attach", run)
+    slurm.nodes[1].power_off()
+    code, told = ended(viewer, user)
+    assert code == 1, told
+    assert "node2" in told
+    assert "NODE_FAIL" in told, told
+    assert outcome(user, run) == "failed"
+
+
+def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Workstation) -> None:
+    run = user.launch(counting(slurm, user, "again", "8", requeue=True))
+    await_line(slurm, run, "step 3 ")
+    viewer = user.start("attach", run)
+    job = job_of(slurm, run)
+    slurm.sh(f"scontrol requeue {job}")
+    slurm.await_state(job, "PENDING")
+    slurm.sh(f"scontrol update jobid={job} starttime=now")
+    code, told = ended(viewer, user)
+    assert code == 0, told
+    assert "attempt 1" in told, told
+    attempts = {log.parent.parent.name for log in user.folder(run).glob("n0/ranks/*/attempt_*/0/stdout.log")}
+    assert attempts == {"attempt_0", "attempt_1"}

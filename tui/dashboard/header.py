@@ -55,6 +55,8 @@ class HeaderPanel(Drawn, can_focus=False):
             return [(f" {verdict.cause}", palette.bad)]
         if metric is None:
             waiting = "no progress line has been read yet" if not state.over else "no progress line was read"
+            if state.job is not None and state.started is None:
+                waiting = state.job.text
             return [(f" {waiting}", palette.muted)]
         pieces: list[Piece] = []
         if metric.step is not None and metric.total:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from engine.check import Preflight
 from engine.errors import RankdeckError
 from engine.fleet import Fleet
+from engine.slurm.preflight import JobPreflight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from engine.conversation import Conversation
     from engine.fleet import Accept
+    from engine.launching import AnyPreflight
     from engine.preflight import Observation
     from engine.profile import Profile
     from engine.transport import Connector
@@ -42,7 +44,7 @@ class Checking:
     """At most one preflight at a time; `changed` is called in the event loop when there is something to show."""
 
     def __init__(self, connector: Connector, accept: Accept, prober: Prober, changed: Callable[[], None]) -> None:
-        self.preflight: Preflight | None = None
+        self.preflight: AnyPreflight | None = None
         self.failure: RankdeckError | None = None
         self._connector = connector
         self._accept = accept
@@ -82,7 +84,11 @@ class Checking:
         self._skipped = frozenset(skip)
         fleet = _Borrowing(profile, self._connector, self._accept, self._prober)
         try:
-            self.preflight = Preflight(profile, fleet, skip, self._changed)
+            if profile.launcher == "slurm":
+                asked = self._skipped & JobPreflight.checks.keys()
+                self.preflight = JobPreflight(profile, self._connector, self._accept, asked, self._changed)
+            else:
+                self.preflight = Preflight(profile, fleet, skip, self._changed)
         except RankdeckError as error:
             self.failure = error
             self._changed()
@@ -98,7 +104,7 @@ class Checking:
         self._begin(partial(self.preflight.retry, rank, check))
         return True
 
-    def hand_over(self) -> Preflight | None:
+    def hand_over(self) -> AnyPreflight | None:
         """The preflight and its conversations, which are the caller's from now on."""
         given, self.preflight = self.preflight, None
         return given

@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from textual import events
     from textual.binding import BindingType
 
-    from engine.preflight import Cell
+    from engine.preflight import Cell, Check
+    from engine.slurm.preflight import JobCheck
     from tui.rows import Piece
 
 BAD = ("error", "warning")
 _WORTH = ("error", "warning", "skipped", "ok")
-_LABEL = max(len(check.title) for check in CHECKS.values()) + 2
-"""Columns that the longest title takes, where the nodes leave them."""
 _LEAST = 24
 
 
@@ -45,6 +44,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
 
     def __init__(self) -> None:
         super().__init__(id="matrix")
+        self.checks: Mapping[str, Check | JobCheck] = CHECKS
         self.cells: Mapping[tuple[int | None, str], Cell] = {}
         self.hosts: tuple[str, ...] = ()
         self._left = 0
@@ -53,14 +53,21 @@ Below is what was found where the cursor stands: evidence and remedy."""
     @property
     def check(self) -> str:
         """The id of the check under the cursor."""
-        return tuple(CHECKS)[self.cursor]
+        return tuple(self.checks)[self.cursor]
 
     @property
     def rank(self) -> int | None:
         return self.column - 1 if self.column else None
 
-    def show(self, cells: Mapping[tuple[int | None, str], Cell], hosts: tuple[str, ...]) -> None:
+    def show(
+        self,
+        checks: Mapping[str, Check | JobCheck],
+        cells: Mapping[tuple[int | None, str], Cell],
+        hosts: tuple[str, ...],
+    ) -> None:
         """The matrix at this moment."""
+        if checks is not self.checks:
+            self.checks, self.cursor = checks, 0
         if hosts != self.hosts:
             self.column = min(self.column, len(hosts))
         self.cells, self.hosts = cells, hosts
@@ -71,7 +78,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
         self.changed()
 
     def count(self) -> int:
-        return len(CHECKS) if self.cells else 0
+        return len(self.checks) if self.cells else 0
 
     def head(self, width: int) -> Sequence[Sequence[Piece]]:
         label, wide, shown = self._layout(width)
@@ -79,13 +86,13 @@ Below is what was found where the cursor stands: evidence and remedy."""
         return ([(" " * label, None), ("all ", self._of_column(0)), (numbers, self.palette.muted)],)
 
     def row(self, index: int, width: int) -> Sequence[Piece]:
-        name = tuple(CHECKS)[index]
+        name = tuple(self.checks)[index]
         label, wide, shown = self._layout(width)
         palette = self.palette
         style = {"error": palette.bad, "warning": palette.warning, "skipped": palette.muted}.get(
             self._worst.get(name, ""), palette.text
         )
-        title = CHECKS[name].title
+        title = self.checks[name].title
         if len(title) > label - 1:
             title = title[: label - 2] + self.app.glyphs.ellipsis
         pieces: list[Piece] = [(set_cell_size(title, label), style)]
@@ -103,9 +110,10 @@ Below is what was found where the cursor stands: evidence and remedy."""
     def _layout(self, width: int) -> tuple[int, int, range]:
         """(columns for titles, columns a node, the nodes that are shown)"""
         count = len(self.hosts)
+        longest = max(len(check.title) for check in self.checks.values()) + 2
         digits = len(str(max(count - 1, 0)))
         for wide in (digits + 2, digits + 1, 1):
-            label = min(_LABEL, width - 5 - wide * count)
+            label = min(longest, width - 5 - wide * count)
             if label >= _LEAST:
                 return label, wide, range(count)
         room = width - 5 - _LEAST
@@ -115,7 +123,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
         glyphs, palette = self.app.glyphs, self.palette
         cell = self.cells.get((rank, name))
         state = "waiting" if cell is None else cell.state
-        if rank is None and state == "ok" and not CHECKS[name].across:
+        if rank is None and state == "ok" and not self.checks[name].across:
             return " ", palette.muted
         return {
             "ok": (glyphs.ok, palette.good),
@@ -147,7 +155,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
 
     def action_next_bad(self, step: int) -> None:
         """The next cell that is worth looking at, after the cursor and around."""
-        names = tuple(CHECKS)
+        names = tuple(self.checks)
         places = [(row, column) for row in range(len(names)) for column in range(len(self.hosts) + 1)]
         at = places.index((self.cursor, self.column))
         for row, column in (
@@ -160,7 +168,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
 
     def go_to(self, rank: int | None, name: str) -> None:
         """Put the cursor on one cell."""
-        self.cursor = tuple(CHECKS).index(name)
+        self.cursor = tuple(self.checks).index(name)
         self.column = 0 if rank is None else rank + 1
 
     def on_click(self, event: events.Click) -> None:

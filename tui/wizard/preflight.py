@@ -12,7 +12,6 @@ from textual.widgets import Static
 
 from engine import profile
 from engine.errors import RankdeckError
-from engine.preflight import CHECKS
 from tui.wizard.draft import Draft
 from tui.wizard.fields import FIELDS
 from tui.wizard.matrix import BAD, Matrix
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.widget import Widget
 
-    from engine.check import Preflight
+    from engine.launching import AnyPreflight
     from engine.preflight import Cell, Finding
     from tui.rows import Rows
     from tui.wizard.checking import Checking
@@ -66,7 +65,7 @@ class PreflightStep(Step):
     def __init__(self, sheet: Sheet, checking: Checking) -> None:
         super().__init__(sheet)
         self.checking = checking
-        self._shown: Preflight | None = None
+        self._shown: AnyPreflight | None = None
         self._offered: tuple[str, ...] = ()
         self._arrived: tuple[int, int] | None = None
 
@@ -84,10 +83,10 @@ class PreflightStep(Step):
         matrix = self.query_one(Matrix)
         found = checking.preflight
         if found is not None:
-            matrix.show(found.cells(), tuple(node.host for node in found.profile.nodes))
+            matrix.show(found.checks, found.cells(), tuple(node.host for node in found.profile.nodes))
             if found is not self._shown:
                 self._shown = found
-                matrix.go_to(0 if found.profile.nodes else None, next(iter(CHECKS)))
+                matrix.go_to(0 if found.profile.nodes else None, next(iter(found.checks)))
                 self._arrived = (matrix.cursor, matrix.column)
             if checking.over and self._arrived == (matrix.cursor, matrix.column):
                 # Nobody has moved: what is worst is what they want to see.
@@ -194,7 +193,7 @@ class PreflightStep(Step):
         return Content("F5 looks at every node; nothing is started.")
 
     def _told(self, check: str, cell: Cell) -> Content:
-        parts = [Content.styled(CHECKS[check].title, "bold")]
+        parts = [Content.styled(self.query_one(Matrix).checks[check].title, "bold")]
         for finding in cell.findings:
             parts += self._finding(finding)
         if cell.state == "skipped" and check not in self.sheet.draft.skip:
@@ -228,12 +227,12 @@ def verdict(checking: Checking, sheet: Sheet, ok: str, wrong: str, warning: str)
     if found is None:
         return Content.styled("preflight has not been run", "$secondary")
     count = len(found.profile.nodes)
-    nodes = "1 node" if count == 1 else f"{count:,} nodes"
+    nodes = "Slurm" if not count else "1 node" if count == 1 else f"{count:,} nodes"
     if checking.running:
         open_ = sum(1 for parts in found.waiting.values() if parts)
         return Content.styled(f"preflight: looking at {nodes}, {open_} still to answer", "$primary")
     errors, warnings = len(found.errors), sum(finding.severity == "warning" for finding in found.findings)
-    said = f"{len(CHECKS) - len(found.skip)} checks on {nodes}"
+    said = f"{len(found.checks) - len(found.skip)} checks on {nodes}"
     if skipped := sorted(found.skip & sheet.draft.skip):
         said += f", {len(skipped)} skipped ({', '.join(skipped)})"
     told = [_count(errors, "error")] if errors else []
