@@ -17,6 +17,7 @@ from engine.node.ranks import Stream
 ROUND_SECONDS = 1.0
 LONGEST_ROUND_SECONDS = 10.0
 CPU_SHARE = 0.01  # of one core
+AGE_SHARE, LONGEST_AGED_SECONDS = 0.001, 5.0  # the longer a run, the sparser: a day of 8 ranks is some 25 MB of journal
 FEED_BYTES = 64 * 1024
 LEAST_FEED_BYTES = 8 * 1024
 
@@ -49,6 +50,7 @@ class Gauges:
         self._followed = 0
         self._journaled: Dict[Tuple[int, int], Metric] = {}
         self._round_at = 0.0
+        self._began = time.monotonic()
 
     def read(self, streams: List[Stream], final: bool = False) -> None:
         """One round over all streams, if one is due; `final` reads to the end."""
@@ -73,7 +75,7 @@ class Gauges:
                 self._journaled[key] = metric
                 self._journal.append("metric", attempt=key[0], local_rank=key[1], **metric)
         worked = time.process_time() - worked
-        self._round_at = began + min(LONGEST_ROUND_SECONDS, max(ROUND_SECONDS, worked / CPU_SHARE))
+        self._round_at = began + pause(began - self._began, worked)
 
     def _follow(self, new: List[Stream]) -> None:
         assert self._new_reader is not None
@@ -115,6 +117,12 @@ class Gauges:
             follower.last = False
             self._journal.append("warning", text="no more metrics from %s: %r" % (follower.stream.path, error))
             return []
+
+
+def pause(age: float, worked: float) -> float:
+    """Seconds from one round to the next, of a run so many seconds old whose last round took so many seconds of CPU."""
+    aged = min(LONGEST_AGED_SECONDS, age * AGE_SHARE)
+    return min(LONGEST_ROUND_SECONDS, max(ROUND_SECONDS, aged, worked / CPU_SHARE))
 
 
 def newest(metrics: List[Metric]) -> Metric:

@@ -25,6 +25,8 @@ RETRY_EVERY, TRIES = 0.25, 4
 """A first packet that is lost is sent again only after a second: a new connection gets through earlier."""
 LISTEN_SECONDS, TALK_SECONDS = 30.0, 10.0
 MOST_TALKS = 1024
+QUIET = socket.MSG_NOSIGNAL
+"""A peer that resets its connection is an answer; SIGPIPE would end the program that serves the node."""
 _COUNTS = struct.Struct("!II")
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -130,7 +132,7 @@ class _Answer:
             return False
         try:
             if self._out:
-                del self._out[: self._sock.send(self._out)]
+                del self._out[: self._sock.send(self._out, QUIET)]
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
@@ -236,7 +238,7 @@ class _Call:
             self._until = time.monotonic() + self._seconds
             self._next = self._until
             self._stage = self._greet
-            sock.sendall(self._nonce[: NONCE // 2])
+            sock.sendall(self._nonce[: NONCE // 2], QUIET)
             return
         if self.answer["tries"] < TRIES and time.monotonic() >= self._next:
             self._try()
@@ -280,7 +282,7 @@ class _Call:
         if self._count < PINGS and time.monotonic() >= self._next:
             self._count += 1
             self._next += PING_EVERY
-            self._socks[0].sendall(b"." * PING_BYTES)
+            self._socks[0].sendall(b"." * PING_BYTES, QUIET)
         if self._count == PINGS:
             self._next = self._until
         if not self._receive():
@@ -295,7 +297,7 @@ class _Call:
     def _send_large(self) -> None:
         if self._left:
             try:
-                self._left -= self._socks[0].send(bytes(self._left))
+                self._left -= self._socks[0].send(bytes(self._left), QUIET)
             except (BlockingIOError, InterruptedError):
                 pass
             if not self._left:

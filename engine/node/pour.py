@@ -7,7 +7,7 @@ import struct
 import time
 from typing import Any, Dict
 
-from engine.node.mesh import NONCE, Target
+from engine.node.mesh import NONCE, QUIET, Target
 
 POUR_BYTES = 256 << 10
 _SIOCOUTQ = 0x5411
@@ -29,13 +29,13 @@ def pour(nonce: str, target: Target, source: str = "", seconds: float = 0.4) -> 
                     pass  # no address of this node: the kernel chooses
             sock.connect((target.address, target.port))
             half = NONCE // 2
-            sock.sendall(nonce[:half].encode())
+            sock.sendall(nonce[:half].encode(), QUIET)
             if sock.recv(half, socket.MSG_WAITALL) != nonce[half:].encode():
                 return dict(answer, error="something else answers there")
             began, start, counted = time.monotonic(), 0.0, 0
             sent, room, now = 0, bytes(POUR_BYTES), began
             while now < began + seconds:
-                sent += sock.send(room)
+                sent += sock.send(room, QUIET)
                 now = time.monotonic()
                 if not start and now >= began + seconds / 3:
                     start, counted = now, sent - _queued(sock)

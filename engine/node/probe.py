@@ -209,7 +209,9 @@ def _ports(ask: Json) -> Json:
 
 
 def _jobs(state: str) -> Json:
-    """{found: what still runs of ours}, as `engine.node.sweep.find` has it."""
+    """{found: what still runs of ours, as `engine.node.sweep.find` has it, living: the jobs that are supervised}."""
     from engine.node import sweep
 
-    return {"found": [dict(entry) for entry in sweep.find(state)[:1000]] if state else []}
+    found = sweep.find(state)[:1000] if state else []
+    jobs = sorted({entry["job"] for entry in found})
+    return {"found": found, "living": [job for job in jobs if sweep.alive(os.path.join(state, "runs", job))]}

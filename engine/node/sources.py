@@ -15,11 +15,15 @@ from engine.node import proc
 
 FILES, FILE_BYTES, SECONDS, DEPTH = 400, 1 << 20, 1.0, 4
 _SOURCES = (".py", ".yaml", ".yml", ".json", ".toml", ".sh", ".cfg", ".ini")
+_WRITTEN = ("out", "save", "log", "work", "ckpt", "checkpoint", "tmp", "cache", "resume")
 _SKIPPED = ("__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist")
 
 
 def look(folder: str, args: List[str], cwd: str) -> Dict[str, Any]:
-    """{files: {path: 12 letters of its SHA-256}, whole}: paths relative to `folder`, and the `args` that are files."""
+    """{files: {path: 12 letters of its SHA-256}, whole}: paths relative to `folder`, and the `args` that are files.
+
+    An argument that is a folder is there with "folder" for a sum, but for those that the program writes to.
+    """
     until = time.monotonic() + SECONDS
     found: Dict[str, str] = {}
     whole = True
@@ -28,7 +32,9 @@ def look(folder: str, args: List[str], cwd: str) -> Dict[str, Any]:
             whole = False
             break
         try:
-            if os.stat(path).st_size <= FILE_BYTES:
+            if os.path.isdir(path):
+                found[name] = "folder"
+            elif os.stat(path).st_size <= FILE_BYTES:
                 found[name] = hashlib.sha256(proc.read(path, FILE_BYTES)).hexdigest()[:12]
         except OSError:
             continue
@@ -36,11 +42,15 @@ def look(folder: str, args: List[str], cwd: str) -> Dict[str, Any]:
 
 
 def _named(args: List[str], cwd: str) -> Iterator[Any]:
-    """The arguments, or what stands after their "=", that are files here: configs, mostly."""
-    for arg in args[:100]:
-        for text in (arg, arg.partition("=")[2]):
+    """The arguments, or what stands after their "=", that are files here: configs, mostly; and folders: data sets."""
+    for before, arg in zip(["", *args], args[:100]):
+        name, _, value = arg.partition("=")
+        for option, text in ((before, arg), (name, value)):
             path = os.path.join(cwd, os.path.expanduser(text))
-            if text and len(text) < 1000 and os.path.isfile(path):
+            if not text or len(text) >= 1000:
+                continue
+            read = "/" in text and not any(word in option.lower() for word in _WRITTEN)
+            if os.path.isfile(path) or (read and os.path.isdir(path)):
                 yield text, path
 
 

@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
 @check("addresses.loopback", needs=("addresses",), across=True)
 def loopback(seen: Seen) -> Iterator[Note]:
-    """No node takes its own name for the loopback address, or gloo is told which interface to use."""
+    """Every node's own name leads to an address of its own, or gloo is told which interface to use."""
     if seen.one_machine() or "GLOO_SOCKET_IFNAME" in seen.profile.env:
         return
     facts = node_facts(seen.profile, seen.observations)
     chosen = seen.profile.rendezvous.interface
     for rank, _, observed in seen.nodes():
         about = observed.addresses
-        ips = [ip for ip in about.hostname_ips if _loops(ip)]
-        if not ips or len(ips) < len(about.hostname_ips):
+        own = {ip for each in about.interfaces if not each.loopback for ip in (*each.ipv4, *each.ipv6)}
+        if not own or not own.isdisjoint(about.hostname_ips):
             continue
         interface = facts[rank].interface or about.default_interface
-        text = f"the node's own name {about.hostname} leads to {ips[0]}, where no other node can connect"
+        leads = f"leads to {', '.join(about.hostname_ips)}" if about.hostname_ips else "does not resolve"
+        text = f"the node's own name {about.hostname} {leads}: gloo listens where no other node can connect"
         if (chosen == "auto" and facts[rank].interface) or chosen not in ("", "auto"):
             set_to = chosen if chosen != "auto" else interface
             yield info(rank, f"{text}; GLOO_SOCKET_IFNAME={set_to} is set for the launch, so it does not matter")
         else:
-            yield warning(rank, text, fix=["rendezvous.interface=auto"], remedy="or mend /etc/hosts there")
+            fix = ["rendezvous.interface=auto"] if chosen != "auto" else []
+            yield warning(rank, text, fix=fix, remedy="or mend /etc/hosts there" if fix else "mend /etc/hosts there")
 
 
 @check("addresses.interface", needs=("addresses",), across=True)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BUSY_MIB = 1024
 """Memory in use beyond this, with no process to show for it, is somebody's; a driver at rest keeps less."""
+DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}
+"""The oldest driver by major version of CUDA, on Linux: "CUDA Toolkit Release Notes", minor version compatibility."""
 
 
 @check("devices.driver", needs=("gpus",))
@@ -34,6 +36,29 @@ def driver(seen: Seen) -> Iterator[Note]:
             # A number of ranks may be meant for the CPU, beside a card that only drives a screen.
             note = error if node.devices or node.gpus == "auto" else warning
             yield note(rank, text, remedy=remedy)
+
+
+@check("devices.cuda", needs=("gpus", "python"))
+def cuda(seen: Seen) -> Iterator[Note]:
+    """torch is built for CUDA where there are GPUs, and the driver is new enough for it."""
+    for rank, node, observed in seen.nodes():
+        python, gpus = observed.python, _taken(node, observed)
+        if not python.torch or not gpus:
+            continue
+        if not python.cuda:
+            text = f"torch {python.torch} is built without CUDA: it does not see the {len(gpus)} GPUs"
+            line = f"--set 'nodes[{rank}].activate=source …/bin/activate'"
+            yield warning(rank, text, remedy=f"activate an environment whose torch is built for CUDA: {line}")
+            continue
+        least = DRIVERS.get(python.cuda.partition(".")[0], "")
+        if least and gpus[0].driver and _numbers(gpus[0].driver) < _numbers(least):
+            yield error(
+                rank,
+                f"the NVIDIA driver {gpus[0].driver} is too old for CUDA {python.cuda}, for which torch {python.torch}"
+                f" is built: {least} is the least",
+                remedy="install a newer driver, or a torch for an older CUDA; where a cuda-compat package makes up for"
+                " it: --skip devices.cuda",
+            )
 
 
 @check("devices.enough", needs=("gpus",), across=True)
@@ -157,24 +182,25 @@ def health(seen: Seen) -> Iterator[Note]:
             )
 
 
-@check("devices.busy", needs=("gpus",))
+@check("devices.busy", needs=("gpus", "jobs"))
 def busy(seen: Seen) -> Iterator[Note]:
     """Nobody else uses the GPUs."""
     for rank, node, observed in seen.nodes():
-        evidence, ours = [], False
+        evidence: list[str] = []
+        ours: dict[str, None] = {}
         for gpu in _taken(node, observed):
             users = [p for p in observed.gpus.processes if p.uuid == gpu.uuid]
             for process in users:
-                ours = ours or bool(process.job)
+                ours.update(dict.fromkeys([observed.jobs.end(process.job)] if process.job else []))
                 size = "" if process.used is None else f", {process.used} MiB"
                 run = f", from the run {process.job}" if process.job else ""
                 evidence.append(f"GPU {gpu.index}: {process}{size}{run}: {process.cmd[:120]}".rstrip(": "))
             if not users and gpu.used is not None and gpu.used > BUSY_MIB:
                 evidence.append(f"GPU {gpu.index}: {gpu.used} MiB in use, and no process in sight")
         if evidence:
-            remedy = "rankdeck reap PROFILE ends what earlier runs left" if ours else ""
-            pick = f"wait, or pick free GPUs: --set nodes[{rank}].devices=[…]"
-            yield warning(rank, "GPUs are in use", evidence=evidence[:16], remedy=remedy or pick)
+            pick = f"wait, or pick free GPUs: --set 'nodes[{rank}].devices=[…]'"
+            remedy = f"if nobody needs what runs there: {'; '.join(ours)}" if ours else pick
+            yield warning(rank, "GPUs are in use", evidence=evidence[:16], remedy=remedy)
 
 
 def _taken(node: Node, observed: Observation) -> tuple[Gpu, ...]:
@@ -197,3 +223,7 @@ def _indices(gpus: tuple[Gpu, ...]) -> str:
 
 def _no_driver(text: str) -> bool:
     return "couldn't communicate with the NVIDIA driver" in text or "libnvidia-ml.so" in text
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

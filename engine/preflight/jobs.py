@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.preflight.findings import Note, Seen, check, info
+from engine.preflight.findings import Note, Seen, check, info, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,16 +14,21 @@ if TYPE_CHECKING:
 
 @check("jobs.ours", needs=("jobs",))
 def ours(seen: Seen) -> Iterator[Note]:
-    """No run of ours is still alive there."""
+    """No run of ours is still alive there, and none that died has left processes behind."""
     for rank, _, observed in seen.nodes():
+        jobs = observed.jobs
         runs: dict[str, list[Job]] = {}
-        for job in observed.jobs.found:
-            runs.setdefault(job.job, []).append(job)
-        listed = list(runs.items())[:8]
-        if runs:
-            yield info(
+        for process in jobs.found:
+            runs.setdefault(process.job, []).append(process)
+        for orphaned in (True, False):
+            names = [name for name in runs if (name not in jobs.living) is orphaned]
+            if not names:
+                continue
+            what = "dead, and has left processes" if orphaned else "still alive"
+            count = "a run of ours is" if len(names) == 1 else f"{len(names)} runs of ours are"
+            yield (warning if orphaned else info)(
                 rank,
-                f"{len(runs)} run{'s' * (len(runs) > 1)} of ours still alive: {', '.join(list(runs)[:4])}",
-                evidence=[f"{name}: {len(group)} processes, the first {group[0]}" for name, group in listed],
-                remedy="if nobody needs them: rankdeck reap PROFILE",
+                f"{count} {what if len(names) == 1 else what.replace('has', 'have')}: {', '.join(names[:4])}",
+                evidence=[f"{name}: {len(runs[name])} processes, the first {runs[name][0]}" for name in names[:8]],
+                remedy=f"{'' if orphaned else 'if nobody needs it: '}{jobs.end(names[0])}",
             )

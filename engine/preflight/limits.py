@@ -78,7 +78,7 @@ def shm(seen: Seen) -> Iterator[Note]:
 
 @check("limits.memory", needs=("limits", "system", "gpus"))
 def memory(seen: Seen) -> Iterator[Note]:
-    """The control group of the session leaves memory and processes enough."""
+    """The control group of the session leaves memory, processes and CPUs enough."""
     for rank, node, observed in seen.nodes():
         cgroup, ranks, installed = observed.limits.cgroup, ranks_of(node, observed), observed.system.memory
         if cgroup.memory is not None and cgroup.memory < min(ranks * MEMORY_A_RANK, installed):
@@ -91,6 +91,9 @@ def memory(seen: Seen) -> Iterator[Note]:
         if cgroup.pids is not None and cgroup.pids < 64 * ranks:
             text = f"its control group may have {cgroup.pids} processes and threads, for {ranks} ranks"
             yield warning(rank, text, remedy="raise it: docker run --pids-limit=-1, or TasksMax= of the user's slice")
+        if cgroup.cpus is not None and cgroup.cpus < ranks:
+            text = f"its control group may use {cgroup.cpus:g} CPUs, for {ranks} ranks: they wait for each other"
+            yield warning(rank, text, remedy="raise it: docker run --cpus=N, or CPUQuota= of the user's slice")
 
 
 @check("limits.session", needs=("limits", "system"))

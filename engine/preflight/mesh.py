@@ -20,6 +20,8 @@ FAR = 0.010
 """Seconds of round trip beyond which nodes are not in one place."""
 LOSS, LOST = 0.03, 3
 """A connection is lossy that had to send so much of its packets again, and so many at least."""
+LOST_CODES = {"", "ETIMEDOUT", "silent"}
+"""How a call ends whose packets are lost."""
 SHOWN = 16
 """Nodes up to which the matrix has a row for each."""
 
@@ -52,13 +54,31 @@ def tested(seen: Seen) -> Tested:
 
 
 def blocked(seen: Seen) -> set[Pair]:
-    """The calls to high ports that did not come up."""
-    return {pair for pair, links in tested(seen).high.items() if not all(link.ok for link in links)}
+    """The calls to high ports that did not come up, and not for the loss of packets on their way."""
+    calls = tested(seen).high
+    bad = {pair for pair, links in calls.items() if not all(link.ok for link in links)}
+    return {pair for pair in bad if not any(link.ok for link in calls[pair])} | (bad - lossy(seen))
 
 
 def lossy(seen: Seen) -> set[Pair]:
-    """The calls that lost packets on their way."""
-    return {pair for pair, links in tested(seen).high.items() if _lossy(links)}
+    """The calls over lines that lose packets, and all of a node that most of its lines lose packets of."""
+    calls = tested(seen).high
+    lines = _lines(calls)
+    bad = {line for line, links in lines.items() if _lossy(links)}
+    blamed, _ = pairs.blame(bad, lines)
+    return {(a, b) for a, b in calls if _line(a, b) in bad or not blamed.keys().isdisjoint((a, b))}
+
+
+def _line(a: int, b: int) -> Pair:
+    return min(a, b), max(a, b)
+
+
+def _lines(calls: dict[Pair, list[Link]]) -> dict[Pair, list[Link]]:
+    """The calls of both directions: what is lost shows at one end or the other, and both are one cable."""
+    found: dict[Pair, list[Link]] = {}
+    for (a, b), links in calls.items():
+        found.setdefault(_line(a, b), []).extend(links)
+    return found
 
 
 @check("mesh.connect", needs=("mesh",))
@@ -98,6 +118,7 @@ def master(seen: Seen) -> Iterator[Note]:
     bad = {pair for pair, links in calls.master.items() if not all(link.ok for link in links)}
     high = {pair for pair, links in calls.high.items() if not any(link.ok for link in links)}
     bad -= high  # nothing passes there, and mesh.connect says so
+    bad -= {pair for pair in lossy(seen) & bad if {k.code for k in calls.master[pair]} <= LOST_CODES}
     if not bad:
         return
     links = [link for pair in bad for link in calls.master[pair]]
@@ -116,7 +137,7 @@ def master(seen: Seen) -> Iterator[Note]:
 def large(seen: Seen) -> Iterator[Note]:
     """Full packets pass between the nodes, as small ones do."""
     calls = tested(seen).high
-    bad = {p for p, links in calls.items() if any(k.large is False and not _lossy([k]) for k in links)}
+    bad = {pair for pair, links in calls.items() if any(link.large is False for link in links)} - lossy(seen)
     blamed, left = pairs.blame(bad, calls)
     for rank, trouble in [*blamed.items(), *((b, {(a, b)}) for a, b in sorted(left))]:
         observed = seen.so_far().node(rank)
@@ -134,10 +155,7 @@ def large(seen: Seen) -> Iterator[Note]:
 @check("mesh.loss", needs=("mesh",))
 def loss(seen: Seen) -> Iterator[Note]:
     """No packets are lost between the nodes."""
-    calls = tested(seen).high
-    # What is lost shows at one end or the other: both directions of a pair are one cable.
-    lines = {(min(a, b), max(a, b)) for a, b in calls}
-    both = {(a, b): [*calls.get((a, b), ()), *calls.get((b, a), ())] for a, b in lines}
+    both = _lines(tested(seen).high)
     bad = {pair for pair, links in both.items() if _lossy(links)}
     blamed, left = pairs.blame(bad, both)
     for rank, trouble in [*blamed.items(), *((None, {pair}) for pair in sorted(left))]:

@@ -294,8 +294,15 @@ class Job(Process, frozen=True, kw_only=True):
 
 
 class Jobs(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs of ours; `living` are the jobs ("RUN/nK") that have a supervisor."""
+
     error: str = ""
     found: Annotated[tuple[Job, ...], Meta(max_length=1024)] = ()
+    living: Annotated[tuple[str, ...], Meta(max_length=1024)] = ()
+
+    def end(self, job: str) -> str:
+        """The command that ends it."""
+        return f"rankdeck stop {job.partition('/')[0]}" if job in self.living else "rankdeck reap PROFILE"
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ PRIVILEGED = 1024
 NAME_ONE = "name a port that is free on node 0: --set rendezvous.master_port=N"
 
 
-@check("ports.master", needs=("system", "ports"))
+@check("ports.master", needs=("system", "ports", "jobs"))
 def master(seen: Seen) -> Iterator[Note]:
     """The rendezvous port is free on node 0."""
     found, port = seen.node(0), seen.profile.rendezvous.master_port
@@ -30,7 +30,7 @@ def master(seen: Seen) -> Iterator[Note]:
             continue
         holder = asked.holder
         by = f" by {holder}" if holder is not None else ""
-        reap = "or end it: rankdeck reap PROFILE" if holder is not None and holder.job else ""
+        reap = f"or end it: {found.jobs.end(holder.job)}" if holder is not None and holder.job else ""
         remedy = reap if found.ports.free_ports else NAME_ONE
         evidence = [asked.error]
         if holder is not None and holder.cmd:

@@ -79,7 +79,7 @@ def same(seen: Seen) -> Iterator[Note]:
     """Every node has the same program: the entry file, the sources beside it, and the files among its arguments."""
     entry = {rank: o.program.sha256 for rank, _, o in seen.nodes() if o.program.sha256}
     own = PurePosixPath(seen.profile.program.path).name
-    trees = {rank: o.program for rank, _, o in seen.nodes() if o.program.files}
+    trees = {rank: o.program for rank, _, o in seen.nodes() if o.program.files or o.program.exists}
     names = sorted({name for found in trees.values() for name in found.files})
     other: dict[str, dict[str, list[int]]] = {}
     for name in names:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 from random import Random
 from typing import TYPE_CHECKING
@@ -132,6 +134,27 @@ def test_a_sink_takes_what_goes_and_the_rate_is_measured() -> None:
     assert found["rate"] > 1e8
     sink.close()
     assert pour(NONCE, mesh.Target(7, "127.0.0.1", sink.ports[0]))["error"] == "Connection refused"
+
+
+def test_a_caller_that_goes_while_it_is_answered_does_not_end_the_program_on_the_node() -> None:
+    program = (
+        "import signal, sys, time; from engine.node import mesh; signal.signal(signal.SIGPIPE, signal.SIG_DFL);"
+        "listener = mesh.Listener(sys.argv[1], '127.0.0.1', 1); print(listener.ports[0], flush=True); input()"
+    )
+    argv = [sys.executable, "-c", program, NONCE]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        port = int(node.stdout.readline())
+        for _ in range(20):
+            with socket.socket() as caller:
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+                caller.connect(("127.0.0.1", port))
+                caller.sendall(NONCE[: len(NONCE) // 2].encode() + b"." * mesh.LARGE)
+                caller.shutdown(socket.SHUT_WR)
+                caller.recv(1)
+        assert call(port)["ok"]
+        node.communicate("go", timeout=30)
+    assert node.returncode == 0
 
 
 # ---- who calls whom, and who is to blame ----------------------------------------------------------------------------

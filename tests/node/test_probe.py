@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -474,3 +476,29 @@ def test_a_state_folder_that_is_read_only_is_told_with_the_reason(tmp_path: Path
     state = look(tmp_path, parts=["system"], state="/proc/1")["system"]["state"]
     assert state["writable"] is False
     assert state["error"]
+
+
+def test_folders_among_the_arguments_are_told_but_for_those_that_the_program_writes_to(
+    tmp_path: Path, script: Path
+) -> None:
+    for name in ("books", "out", "model"):
+        (tmp_path / name).mkdir()
+    args = ["--data", "./books", "--output-dir", f"{tmp_path}/out", f"--model={tmp_path}/model", "./nowhere"]
+    found = look(tmp_path, program={"kind": "script", "path": "train.py", "args": args})["program"]["files"]
+    assert {name for name, value in found.items() if value == "folder"} == {"./books", f"{tmp_path}/model"}
+
+
+def test_what_a_dead_run_left_is_told_from_what_is_supervised(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with contextlib.ExitStack() as ended:
+        for job in ("dead-1/n0", "alive-1/n0"):
+            folder = state / "runs" / job
+            folder.mkdir(parents=True)
+            marked = {**os.environ, "RANKDECK_JOB": job, "RANKDECK_RUN_DIR": str(folder)}
+            process = ended.enter_context(subprocess.Popen(["sleep", "60"], env=marked))
+            ended.callback(process.kill)
+        lock = ended.enter_context((folder / "lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        jobs = look(tmp_path, parts=["jobs"])["jobs"]
+    assert {process["job"] for process in jobs["found"]} == {"dead-1/n0", "alive-1/n0"}
+    assert jobs["living"] == ["alive-1/n0"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.node import gauges
-from engine.node.gauges import FEED_BYTES, LEAST_FEED_BYTES, Gauges, newest
+from engine.node.gauges import FEED_BYTES, LEAST_FEED_BYTES, Gauges, newest, pause
 from engine.node.journal import Journal, read
 from engine.node.ranks import Stream
 
@@ -66,6 +66,13 @@ def test_only_the_newest_metric_of_a_round_is_journaled(run: Run) -> None:
     run.write(b"step 4\n")
     run.round()
     assert run.steps() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("age", "worked", "seconds"), [(0, 0, 1), (600, 0, 1), (3600, 0, 3.6), (1e6, 0, 5), (0, 0.02, 2), (1e6, 1, 10)]
+)
+def test_long_runs_and_chatty_ones_are_looked_at_less_often(age: float, worked: float, seconds: float) -> None:
+    assert pause(age, worked) == pytest.approx(seconds)
 
 
 def test_a_metric_that_has_not_changed_is_not_journaled_again(run: Run) -> None:
