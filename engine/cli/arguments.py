@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("--rank", type=int, metavar="R", help="this rank only, byte for byte when stdout is no terminal")
     logs.add_argument("--stderr", action="store_true", help="stderr instead of stdout")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the run ends")
+    logs.add_argument("--json", action="store_true", help="a JSON object a line of the logs on stdout")
 
     pull = command("pull", "fetch every byte of a run's logs and journals")
     run(pull)

@@ -101,7 +101,7 @@ def stop(options: Namespace) -> int:
 
 def logs(options: Namespace) -> int:
     folder = runs.find(options.run)
-    viewer: View = OneRank(options.stderr) if options.rank is not None else Plain()
+    viewer: View = LinesAsJson() if options.json else OneRank() if options.rank is not None else Plain()
 
     async def work(connector: Connector) -> int:
         session = opened(folder, connector, viewer)
@@ -131,7 +131,7 @@ def logs(options: Namespace) -> int:
 class OneRank(Quiet):
     """One rank's log on stdout: byte for byte into a file or pipe, made safe on a terminal."""
 
-    def __init__(self, stderr: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._safe = sys.stdout.isatty()
         self._carry = b""
@@ -148,6 +148,21 @@ class OneRank(Quiet):
     def flush(self) -> None:
         if self._carry:
             print(clean(self._carry.decode("utf-8", "replace")))
+
+
+class LinesAsJson(Plain):
+    """Each line as an object on stdout: rank, node_rank, host, stream ("stdout", "stderr") and text."""
+
+    def _print(self, key: tuple[int, str], whole: bytes) -> None:
+        assert self.session is not None
+        node_rank, stream = key
+        state = self.session.state
+        node = state.nodes[node_rank]
+        about = node.streams[stream]
+        line = {"rank": state.rank_of(node_rank, about), "node_rank": node_rank, "host": node.host}
+        for text in whole.decode("utf-8", "replace").split("\n"):
+            emit({**line, "stream": about.stream, "text": clean(text)})
+        sys.stdout.flush()
 
 
 def pull(options: Namespace) -> int:

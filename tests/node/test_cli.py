@@ -71,6 +71,8 @@ def test_a_run_that_succeeds_is_printed_with_rank_and_node_and_read_again(desk: 
     assert "rank 1 says hello" in desk.run("attach").stdout
     assert desk.run("logs", "lab", "--rank", "1").stdout == "rank 1 says hello\n"
     assert desk.run("logs", "lab", "--rank", "1", "--stderr", "--follow").stdout == "rank 1 complains\n"
+    said = {"rank": 1, "node_rank": 1, "host": "localhost", "stream": "stdout", "text": "rank 1 says hello"}
+    assert desk.objects("logs", "lab", "--rank", "1") == [said]
     assert sorted(desk.run("logs", "lab").stdout.splitlines()) == [
         "0 localhost | rank 0 says hello",
         "1 localhost | rank 1 says hello",
