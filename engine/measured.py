@@ -6,7 +6,9 @@ progress bar around them. The two are put together. What a trainer reports of th
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,7 +295,7 @@ def _logs(paths: Iterable[str]) -> Iterator[Log]:
                 node += 1
             continue
         if name != "-" and not path.exists():
-            raise RequestError(f"{name}: no such file or folder")
+            raise RequestError(f"{name}: {os.strerror(errno.ENOENT)}")
         found = WORKER.search(name)
         yield Log(name, node, int(found[2]) if found and found[3] else None)
         node += 1

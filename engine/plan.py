@@ -58,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     global_batch: int | None = None
     lr: float | None = None
     texts: dict[str, str] = {}
+    metric_pattern: str = ""
 
 
 GRACE = 35.0
@@ -72,7 +73,7 @@ def job_of(plan: Plan, node_rank: int, grace: float = GRACE) -> dict[str, Any]:
         "node_rank": node_rank,
         "script": plan.nodes[node_rank].script,
         "grace": grace,
-        "metric_pattern": None,
+        "metric_pattern": plan.metric_pattern or None,
     }
 
 
@@ -115,6 +116,7 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
         master_port=port,
         global_batch=total,
         lr=lr,
+        metric_pattern=profile.program.metric_pattern,
     )
 
 

@@ -126,7 +126,7 @@ class Case:
     def _values(self, incident: Incident) -> dict[str, str | None]:
         """What the words of a rule may name."""
         failure, raised, key = incident.death.failure, incident.raised, incident.key
-        text = raised.text.split("\n")[0] if raised is not None else key.text.strip() if key is not None else ""
+        text = headline(raised.text) if raised is not None else key.text.strip() if key is not None else ""
         words = spoken(incident.death.lines)
         last = clean(words[-1].text, QUOTED) if words and words[-1] is not incident.death.seen else None
         see = "its log"
@@ -159,6 +159,12 @@ class Case:
                 continue
             kept.append(Proof(line.file, line.number, clean(line.shown, SHOWN), line.offset))
         return tuple(kept[:EVIDENCE])
+
+
+def headline(text: str) -> str:
+    """The first line of an exception; with the second, where the first only announces it."""
+    first, _, rest = text.partition("\n")
+    return f"{first} {rest.strip().partition(chr(10))[0]}" if first.rstrip().endswith(":") and rest else first
 
 
 def spoken(lines: Iterable[Line]) -> list[Line]:

@@ -55,8 +55,8 @@ ALIASES = alias_table(
     """
     loss <- reduced_llm_loss, reduced_train_loss, lm loss, lm_loss, loss, loss/train/total, train_loss
     loss <- train loss, training loss, training_loss, average loss, avg loss, avg_loss, mean loss, total_loss
-    loss <- total loss, nll_loss, local_loss
-    step <- step, global_step, global step, steps, iter, iteration, it, num_updates, update_step, time/batch
+    loss <- total loss, train_loss_step, loss_step, train/loss_step, nll_loss, local_loss
+    step <- step, global_step, global step, _step, steps, iter, iteration, it, num_updates, update_step, time/batch
     epoch <- epoch, ep
     lr <- lr, learning_rate, learning rate, lr-adamw, lr-sgd
     grad_norm <- grad_norm, grad norm, grad. norm, gradient norm, gradnorm, gnorm, global_grad_norm
@@ -73,11 +73,11 @@ ALIASES = alias_table(
     rate tokens/s/gpu <- tokens_per_gpu_per_second, throughput/device/tokens_per_sec
     rate samples/s <- samples/s, samples/sec, currsamplespersec, samplespersec, runningavgsamplespersec
     rate samples/s <- samples_per_second, samples_per_sec, train_samples_per_second, throughput/samples_per_sec
-    rate samples/s <- imgs/s, images/sec, examples/s
+    rate samples/s <- imgs/s, img/s, imgs/sec, images/s, images/sec, examples/s
     rate samples/s/gpu <- samples/s/gpu, samples/sec/gpu, throughput/device/samples_per_sec
     rate it/s <- it/s, its/s, iter/s, steps/s, steps/sec, steps_per_second, train_steps_per_second
     rate it/s <- throughput/batches_per_sec
-    rate ? <- throughput
+    rate ? <- throughput, speed
     memory_gib ? <- maxmemallocated, max_memory, memory, mem, peak_mem, peak mem., peak_memory, max_mem, gpu_mem
     memory_gib ? <- max_memory_allocated
     eta <- eta

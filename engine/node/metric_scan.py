@@ -19,6 +19,12 @@ from engine.node.metric_fields import (
 STEP_OF = (
     r"(?i)\b(?:global[ _])?(?:step|iter(?:ation)?)s?\b[\s:=#\[]{0,4}(\d{1,15})(?: ?/ {0,8}(\d{1,15}))?(?![\w.]\d|\w)"
 )
+# `Epoch: [0][  10/5005]` of torchvision and mmdet 2, `| epoch 1 | 200/ 2983 batches` of PyTorch's examples.
+STEP_IN_EPOCH = (
+    r"(?i)\bepoch:? {0,3}\[\d{1,9}\] {0,4}\[ {0,8}(\d{1,15})/ {0,8}(\d{1,15})\]|(\d{1,15})/ {0,8}(\d{1,15}) batches"
+)
+# Lines about work of which a step and a time say nothing of training.
+ASIDE = r"(?i)\b(?:sav(?:e[ds]?|ing)|checkpoint\w*|load(?:ed|ing)|restor\w*|wr(?:ote|iting|itten))\b"
 EVALUATION = r"(?i)(?:^|[\s\[(])(?:val|valid\w*|eval\w*|test)(?=[\s:\])(])|\((?:val|test)\)"
 
 BAR = (
@@ -109,12 +115,17 @@ def from_scan(line: str) -> Optional[Metric]:
                 metric.setdefault(key, value)
     if not metric:
         return None
-    if "step" not in metric:
+    if "loss" not in metric and compiled(ASIDE).search(line):
+        return None
+    if "total" not in metric:
         counted = compiled(STEP_OF).search(line)
+        if counted and metric.setdefault("step", int(counted.group(1))) == int(counted.group(1)) and counted.group(2):
+            metric["total"] = int(counted.group(2))
+    if "step" not in metric:
+        counted = compiled(STEP_IN_EPOCH).search(line)
         if counted:
-            metric["step"] = int(counted.group(1))
-            if counted.group(2):
-                metric["total"] = int(counted.group(2))
+            first = 1 if counted.group(1) else 3
+            metric.update(step=int(counted.group(first)), total=int(counted.group(first + 1)))
     return _judged(metric, evaluation=compiled(EVALUATION).search(line) is not None)
 
 

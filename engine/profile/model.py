@@ -35,13 +35,18 @@ class Rendezvous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every rank runs, in `workdir` after `activate`: a script, a module, an XTuner config or any command."""
+    """What every rank runs, in `workdir` after `activate`: a script, a module, an XTuner config or any command.
+
+    `metric_pattern` reads its progress lines where no known format does: a regular expression with named groups, such
+    as `it=(?P<step>\\d+) L=(?P<loss>\\S+)`.
+    """
 
     kind: Literal["script", "module", "xtuner", "command"] = "script"
     path: str
     args: tuple[str, ...] = ()
     workdir: str = ""
     activate: str = ""
+    metric_pattern: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

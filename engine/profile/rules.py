@@ -179,6 +179,8 @@ def _program(profile: Profile) -> Iterator[Problem]:
         if _SECRET_VALUE.search(arg):
             yield path, "this looks like a secret, and arguments are seen by everyone; put a name under secrets:"
         yield from ((path, text) for text in placeholders.mistakes(arg))
+    if mistake := _pattern_mistake(program.metric_pattern):
+        yield "program.metric_pattern", f"found {program.metric_pattern[:60]!r}: {mistake}"
     places = [("program", program.workdir, program.activate)]
     places += [(f"nodes[{i}]", node.workdir, node.activate) for i, node in enumerate(profile.nodes)]
     for path, workdir, activate in places:
@@ -188,6 +190,14 @@ def _program(profile: Profile) -> Iterator[Problem]:
             yield f"{path}.activate", f"it contains {bad!r}"
     if profile.state_dir and (mistake := _path_mistake(profile.state_dir) or _relative(profile.state_dir)):
         yield "state_dir", f"found {profile.state_dir[:60]!r}: {mistake}"
+
+
+def _pattern_mistake(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        return f"it is no regular expression: {error}"
+    return "" if groups or not pattern else "it names nothing to read; write (?P<step>…) and (?P<loss>…)"
 
 
 def _path_mistake(path: str) -> str:

@@ -61,7 +61,7 @@ def job_of(plan: Plan, profile: Profile) -> dict[str, Any]:
         "style": profile.slurm.style,
         "max_restarts": profile.rendezvous.max_restarts,
         "grace": GRACE,
-        "metric_pattern": None,
+        "metric_pattern": profile.program.metric_pattern or None,
     }
 
 

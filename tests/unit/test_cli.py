@@ -300,7 +300,9 @@ def test_a_log_of_anybodys_is_read_as_text_and_as_json(words: list[str], capsys:
 def test_metrics_take_a_pattern_of_the_users_and_stdin() -> None:
     command = [str(RANKDECK), "metrics", "-", "--json", "--pattern", r"it=(?P<step>\d+) l=(?P<loss>\S+)"]
     done = subprocess.run(command, input="it=3 l=0.5\nit=4 l=0.25\n", capture_output=True, text=True, timeout=30)
-    assert [json.loads(line)["loss"] for line in done.stdout.splitlines()] == [0.5, 0.25]
+    *steps, summary = map(json.loads, done.stdout.splitlines())
+    assert [step["loss"] for step in steps] == [0.5, 0.25]
+    assert (summary["steps"], summary["step"], summary["loss"]) == (2, 4, 0.25)
 
 
 def test_a_log_without_metrics_is_no_error_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

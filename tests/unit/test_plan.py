@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine import command, launchers
 from engine.errors import RequestError
 from engine.launchers.torchrun import title
-from engine.plan import NodeFacts, NodePlan, make_plan
+from engine.plan import NodeFacts, NodePlan, job_of, make_plan
 from engine.profile import Batch, Node, Profile, Program, decode, load, override
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +123,13 @@ def test_every_node_gets_its_own_interface_unless_the_user_chose() -> None:
     named = override(profile(), ["rendezvous.interface=ib0", "env.NCCL_SOCKET_IFNAME=^lo"])
     assert "export NCCL_SOCKET_IFNAME='^lo' &&\nexport GLOO_SOCKET_IFNAME=ib0 &&" in scripts(named, facts)[1]
     assert "SOCKET_IFNAME" not in scripts(override(profile(), ["rendezvous.interface="]), facts)[0]
+
+
+def test_the_users_metric_pattern_goes_to_every_node() -> None:
+    asked = msgspec.structs.replace(profile(), program=Program(path="t.py", metric_pattern=r"it=(?P<step>\d+)"))
+    plan = make_plan(asked, "lab-1", {0: NodeFacts(addr="10.0.0.11"), 1: NodeFacts(addr="10.0.0.12")})
+    assert [job_of(plan, rank)["metric_pattern"] for rank in range(2)] == [r"it=(?P<step>\d+)"] * 2
+    assert job_of(make_plan(profile(), "lab-1"), 0)["metric_pattern"] is None
 
 
 def test_ranks_on_one_machine_are_not_sent_through_an_interface() -> None:

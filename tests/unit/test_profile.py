@@ -559,3 +559,18 @@ def test_data_reads_as_its_text_does_in_a_file() -> None:
     profile, mistakes = judge(data)
     assert not mistakes
     assert (profile.nodes[0].port, profile.program.path) == (22, "null")
+
+
+PATTERN = "version: 1\nname: a\nnodes: [{host: a}]\nprogram: {path: t.py, metric_pattern: '%s'}\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"), [("(", "no regular expression"), (r"loss (\d+)", "names nothing to read")]
+)
+def test_a_metric_pattern_has_to_be_one(pattern: str, said: str) -> None:
+    (mistake,) = mistakes(PATTERN % pattern)
+    assert said in mistake
+
+
+def test_a_metric_pattern_with_named_groups_is_taken() -> None:
+    assert decode(PATTERN % r"loss (?P<loss>\S+)", "lab.yaml").program.metric_pattern == r"loss (?P<loss>\S+)"

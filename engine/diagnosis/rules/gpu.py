@@ -34,6 +34,7 @@ RULES = (
             r"CUDNN_STATUS_ALLOC_FAILED",
             r"[Cc]uda failure(?: \d+)? '?out of memory",
             r"cudaErrorMemoryAllocation",
+            r"Triton Error \[CUDA\]: out of memory",
         ),
         says=("ran out of GPU memory[: it asked for {asked}][, {free} of {total} were free]"),
         remedy=(

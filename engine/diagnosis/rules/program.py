@@ -117,7 +117,7 @@ RULES = (
     Rule(
         id="dtype-mismatch",
         texts=(
-            r"expected (?:scalar type|m1 and m2 to have the same dtype|dtype).{0,120}",
+            r"expected (?:scalar type|m\w+ and m\w+ to have the same dtype|dtype).{0,120}",
             r"must have the same dtype.{0,100}",
             r"Found dtype \w+ but expected \w+",
             r"Input type \(.{1,60}\) and (?:bias|weight) type \(.{1,60}\) should be the same",

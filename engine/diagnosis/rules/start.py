@@ -156,7 +156,7 @@ RULES = (
     Rule(
         id="hub-refused",
         texts=(
-            r"GatedRepoError",
+            r"GatedRepoError|gated repo",
             r"RepositoryNotFoundError",
             r"(?:401|403) Client Error",
             r"Invalid (?:username or password|user token|credentials)",
