@@ -15,6 +15,7 @@ import pytest
 from engine import runs
 from engine.errors import NodeRefused, PreflightFailed, RequestError
 from engine.fleet import close_all
+from engine.plan import job_of
 from engine.session import Session
 from tests.node.running import STREAMS, Place, Seen, Wire, sums
 
@@ -260,6 +261,17 @@ async def test_whoever_leaves_while_the_run_is_started_leaves_no_run(place: Plac
     assert found is not None
     assert (found.outcome, found.text) == ("stopped", "left while it was started")
     assert place.left() == []
+
+
+async def test_a_launch_whose_answer_was_lost_and_that_is_sent_again_starts_nothing_twice(place: Place) -> None:
+    session, conversations = await place.launch(place.profile(LINGER), Wire())
+    plan = session.record.plan
+    fields = {"run": plan.run, "node_rank": 0, "job": job_of(plan, 0), "secrets": {}}
+    answer = await conversations[0].ask("launch", timeout=30, **fields)
+    assert answer == {"again": True}
+    await close_all(conversations)
+    journal = (place.on_node(plan.run) / "n0" / "journal.jsonl").read_text()
+    assert journal.count('"type":"supervisor"') == 1
 
 
 async def test_a_node_that_refuses_the_launch_leaves_nothing_started_elsewhere(place: Place) -> None:
