@@ -58,11 +58,17 @@ def pack() -> bytes:
     """The program that travels to the nodes: one zip, the same bytes for the same sources."""
     root = Path(__file__).parent.parent
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(path for pattern in TRAVELS for path in root.glob(pattern)):
-            file.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes())
-        file.writestr(zipfile.ZipInfo("__main__.py"), "from engine.node.__main__ import main\n\nmain()\n")
+    parts = {str(path.relative_to(root)): path.read_bytes() for pattern in TRAVELS for path in root.glob(pattern)}
+    parts["__main__.py"] = b"from engine.node.__main__ import main\n\nmain()\n"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, source in sorted(parts.items()):
+            file.writestr(zipfile.ZipInfo(name), source, zipfile.ZIP_DEFLATED)  # a ZipInfo alone would not be deflated
     return archive.getvalue()
+
+
+@cache
+def checksum() -> str:
+    return hashlib.sha256(pack()).hexdigest()
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -332,7 +338,7 @@ async def converse(transport: Transport, host: str, state_dir: str = "") -> Conv
 async def _converse(transport: Transport, host: str, state_dir: str) -> Conversation:
     program = pack()
     nonce = secrets.token_hex(8)
-    header = {"nonce": nonce, "sha": hashlib.sha256(program).hexdigest(), "size": len(program), "state": state_dir}
+    header = {"nonce": nonce, "sha": checksum(), "size": len(program), "state": state_dir}
     source = (Path(__file__).parent / "node" / "boot.py").read_bytes()
     link = await transport.open(COMMAND)
     try:
