@@ -138,7 +138,26 @@ def _share_out(node: Node) -> None:
             continue
         attempt = min(sum(border < line.place for border in borders), max(0, len(borders) - 1))
         node.workers.setdefault((attempt, local), []).append(line)
-    node.shared = rest
+    node.shared = _nccl_to_ranks(node, rest)
+
+
+NCCL = re.compile(r"\S{1,64}:\d+:\d+ \[(\d{1,3})\] .{0,80}NCCL ")
+"""`gpu02:4711:4720 [3] NCCL WARN …`: host, pid, thread, and the device, which is the local rank."""
+
+
+def _nccl_to_ranks(node: Node, lines: list[Line]) -> list[Line]:
+    """Give NCCL's own lines to the rank of their device, where such a rank is known; the rest."""
+    newest = {local: (attempt, local) for attempt, local in sorted(node.workers)}
+    rest = []
+    for line in lines:
+        found = NCCL.match(line.text)
+        key = newest.get(int(found[1])) if found else None
+        if key is None:
+            rest.append(line)
+        else:
+            node.workers[key].append(line)
+            node.workers[key].sort(key=lambda line: line.place)
+    return rest
 
 
 def _number(nodes: Mapping[int, Node]) -> None:

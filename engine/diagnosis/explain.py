@@ -121,7 +121,8 @@ def explain(death: Death) -> Incident:
     tail = [(line.text, line, None) for line in death.lines[-LOOK_BACK:]]
     if found is not None and found.rule.role == "victim":
         # NCCL calls a broken network a peer that has gone; its own warnings know better.
-        tail = [one for one in tail if "NCCL WARN" in one[0]]
+        joining = "RendezvousConnectionError" in found.groups["match"]
+        tail = [one for one in tail if "NCCL WARN" in one[0] or joining]
     if unclear or (found is not None and weight < SURE):
         better = _match(tail, death, "line", roots=not unclear)
         if better is not None and better.rule.weight > weight and not (native and better.rule.role == "root"):

@@ -63,6 +63,27 @@ LABEL = re.compile(r" {0,5}(\d{1,6}): |([A-Za-z][\w.-]{0,62})(?:: | +\| )")
 MPIRUN = re.compile(r"\[\d+,(\d+)\]<std(?:out|err)>: ?")
 TEE = re.compile(r"\[(?!rank\d)[A-Za-z_][A-Za-z_-]{0,30}(\d{1,5})(?:\|(\d{1,6}))?\]: ?")
 TORCH = re.compile(r"\[rank(\d{1,6})\]: ?")
+SPEAKERS = frozenset(
+    [
+        "srun",
+        "sbatch",
+        "salloc",
+        "slurmstepd",
+        "bash",
+        "sh",
+        "ssh",
+        "torchrun",
+        "usage",
+        "error",
+        "fatal",
+        "ERROR",
+        "FATAL",
+        "WARNING",
+        "INFO",
+        "DEBUG",
+    ]
+)
+"""Words before a colon that say who speaks, and not on which node."""
 MOSTLY = 0.8
 """Share of the lines that have to carry a mark for it to be one."""
 
@@ -75,7 +96,7 @@ def labels(texts: list[str]) -> frozenset[str]:
         if text.strip():
             count += 1
             match = LABEL.match(text)
-            if match:
+            if match and match.group(2) not in SPEAKERS:
                 found[match.group(1) or match.group(2)] += 1
     if count < 2 or sum(found.values()) < MOSTLY * count:
         return frozenset()

@@ -1,6 +1,9 @@
-"""What a rank of the second node may die of, while the first node's rank dies of its absence: the rule for each."""
+"""The rule for each exception that a rank may die of, and for the texts with which launches are known to fail."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +134,18 @@ def test_an_exception_has_its_rule(rule: str, raised: str) -> None:
     verdict = diagnose([Source(name=f"{k}", node_rank=k, data=text.encode()) for k, text in enumerate(logs)])
     assert verdict is not None
     assert (verdict.rule, verdict.role, verdict.node_rank, verdict.rank) == (rule, "root", 1, 1)
+
+
+TEXTS = re.findall(
+    r"^===== (\S+) =====\n(.*?)(?=^=====|\Z)",
+    (Path(__file__).parent / "diagnosis_texts.txt").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize(("rule", "text"), TEXTS)
+def test_a_known_text_has_its_rule(rule: str, text: str) -> None:
+    verdict = diagnose([Source(name="0", node_rank=0, data=text.encode())])
+    assert verdict is not None
+    assert verdict.rule == rule
+    assert verdict.proof

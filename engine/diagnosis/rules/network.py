@@ -124,6 +124,9 @@ RULES = (
             r"Application timeout caused pair closure",
             r"ran for \d+ milliseconds before timing out",
             r"Timeout at NCCL work",
+            r"Terminating the process after attempting to dump debug info",
+            r"[Hh]eartbeat monitor timed out",
+            r"[Ff]ailed to check the .should dump. flag on TCPStore",
         ),
         says="waited in vain for another rank in a collective",
         remedy=(

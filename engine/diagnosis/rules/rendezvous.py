@@ -160,6 +160,17 @@ RULES = (
         weight=54,
     ),
     Rule(
+        id="ranks-not-assigned",
+        texts=(r"wait timeout after \d+ ?ms, keys: \S*/torchelastic/(?:assigned_ranks|num_members)",),
+        says=(
+            "waited in vain for the first node to hand out the ranks: a node is missing, or they do not agree on "
+            "--nnodes or --node_rank"
+        ),
+        remedy="look at the log of the first node; give every node the same --nnodes and its own --node_rank",
+        sure=0.6,
+        weight=46,
+    ),
+    Rule(
         id="rendezvous-closed",
         texts=(
             r"RendezvousClosedError",

@@ -99,6 +99,7 @@ RULES = (
     ),
     Rule(
         id="syntax-error",
+        where=("raised", "line"),
         texts=(r"(?P<what>(?:Syntax|Indentation|Tab)Error: .{1,200})",),
         says="cannot read its program: {what}",
         remedy="correct the file, or run it with the Python version that it is written for",

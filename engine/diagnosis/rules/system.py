@@ -209,14 +209,16 @@ RULES = (
         where=("node",),
         texts=(
             (
-                r"(?:sbatch|srun|salloc): error: (?P<what>.{0,120}(?:Requested node configuration|More processors "
-                r"requested|CPU count per node|[Ii]nvalid (?:generic|partition|account|qos|feature|constraint)|"
-                r"Invalid job|[Uu]nable to (?:create|allocate|contact)|fetch_config|[Nn]ode count|Memory "
+                r"(?:sbatch|srun|salloc): (?:error|fatal): (?P<what>.{0,120}(?:Requested node configuration|"
+                r"More processors requested|CPU count per node|[Ii]nvalid (?:generic|partition|account|qos|"
+                r"feature|constraint)|"
+                r"Invalid job|Timed out waiting for job step|configuration source|"
+                r"[Uu]nable to (?:create|allocate|contact)|fetch_config|[Nn]ode count|Memory "
                 r"specification|temporarily unable|Unable to (?:create|confirm)).{0,160})"
             ),
             r"slurm_load_jobs error: (?P<what>.{1,80})",
         ),
-        says="was refused by Slurm: {what}[{what}]",
+        says="was refused by Slurm: {what}",
         remedy=(
             "correct `slurm:` in the profile (partition, account, nodes, gpus_per_node): sinfo and scontrol "
             "show partition say what there is"
