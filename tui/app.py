@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding
+from textual.command import CommandPalette
 from textual.content import Content
 
 from engine import launching, profile, runs, shelf
@@ -240,6 +241,11 @@ class RankdeckApp(App[int]):
             self.notify(f"saved {self.save_screenshot()}", markup=False)
         except OSError as error:
             self.notify(f"cannot be saved: {error}", severity="error", markup=False)
+
+    def action_command_palette(self) -> None:
+        """One at a time, wherever it is; Textual looks at the top screen only and falls over a second of its name."""
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            self.push_screen(CommandPalette())
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         for name in themes.OFFERED:
