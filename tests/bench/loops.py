@@ -162,7 +162,7 @@ def mmengine(config: Config, steps: int, ended: list[float]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runner.Runner(
             model=model, work_dir=folder, launcher="pytorch",
-            cfg={"model_wrapper_cfg": {"type": "MMDistributedDataParallel"}},
+            cfg={"model_wrapper_cfg": {"type": "MMDistributedDataParallel", "device_ids": None}},
             train_dataloader={
                 "dataset": Samples(config), "batch_size": config.per_device_batch, "num_workers": 0,
                 "sampler": {"type": "DefaultSampler", "shuffle": True}, "collate_fn": {"type": "default_collate"},
