@@ -34,9 +34,9 @@ class Desk:
         (self.home / "profiles").mkdir(exist_ok=True)
         (self.home / "profiles/lab.yaml").write_text(profile.to_yaml(asked))
 
-    def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, code: int = 0, seconds: float = 90.0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [RANKDECK, *words], cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
+            [RANKDECK, *words], cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -155,9 +155,10 @@ def test_stop_ends_a_run_and_reap_leaves_living_ones_alone(desk: Desk) -> None:
     assert "nothing of ours is left" in desk.run("reap", "lab").stderr
 
 
+@pytest.mark.timeout(240)
 def test_the_demo_trains_two_nodes_of_two_ranks_and_leaves_nothing(desk: Desk) -> None:
     pytest.importorskip("torch")
-    done = desk.run("demo", "--steps", "3", "--plain")
+    done = desk.run("demo", "--steps", "3", "--plain", seconds=200.0)
     assert "0 localhost | start: rank 0/4" in done.stdout
     assert "0 localhost | step 3/3  loss " in done.stdout
     assert "\nsucceeded " in done.stderr
