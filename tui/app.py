@@ -20,7 +20,7 @@ from engine import launching, profile, runs, shelf
 from engine.demo import STEPS_ON_SCREEN, demo_profile
 from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
 from engine.transport import Connector
-from tui import terminal, themes, wizard
+from tui import keys, terminal, themes, wizard
 from tui.dashboard.screen import Dashboard
 from tui.dialogs import Ask, Confirm, HostKey, TooSmall
 from tui.glyphs import ASCII, UNICODE
@@ -71,6 +71,7 @@ class RankdeckApp(App[int]):
         self.connector = Connector(ask=self)
         self.farewell: list[str] = []
         self._undrawn = False
+        self.set_keymap(keys.chosen())
         self._first = self.first()
         for theme in themes.THEMES:
             self.register_theme(theme)

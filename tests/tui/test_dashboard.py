@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -123,6 +124,9 @@ async def test_metrics_are_exported_with_their_units() -> None:
     head, *rows = (folder.path / "metrics.csv").read_text().splitlines()
     assert head == "t,step,loss,rate [tokens/s],step_time [s]"
     assert rows[-1].split(",")[1:4] == ["20", "0.2", "1000"]
+    told = json.loads((folder.path / "metrics.json").read_text())
+    assert told["rate_unit"] == "tokens/s"
+    assert [told["points"][-1][name] for name in ("step", "loss", "rate")] == [20, 0.2, 1000.0]
 
 
 @pytest.mark.parametrize("theme", ["rankdeck-light", "rankdeck-contrast", "ansi-dark", "ansi-light"])

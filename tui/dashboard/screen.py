@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
@@ -232,17 +233,23 @@ class Dashboard(Screen[None]):
         self.notify(f"{command}: {terminal.copy(self.app, command)}", markup=False)
 
     def action_export(self) -> None:
-        """Loss and throughput of every step, as CSV beside the run's logs."""
-        path = self.session.folder.path / "metrics.csv"
+        """Loss and throughput of every step, as CSV and as JSON beside the run's logs."""
+        folder = self.session.folder.path
         points = self.watching.curves.points
+        unit = self.watching.curves.rate_unit
         rows = [f"{p.t:.3f},{p.step},{_cell(p.loss)},{_cell(p.rate)},{_cell(p.step_time)}" for p in points]
-        head = f"t,step,loss,rate [{self.watching.curves.rate_unit}],step_time [s]"
+        head = f"t,step,loss,rate [{unit}],step_time [s]"
+        names = ("t", "step", "loss", "rate", "step_time")
+        told = [{name: getattr(p, name) for name in names} for p in points]
+        whole = {"run": self.session.folder.run, "rate_unit": unit, "step_time_unit": "s", "points": told}
         try:
-            path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+            (folder / "metrics.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+            # NaN and infinity are no JSON; they become null.
+            (folder / "metrics.json").write_bytes(msgspec.json.encode(whole) + b"\n")
         except OSError as error:
             self.notify(f"cannot be written: {error}", severity="error", markup=False)
             return
-        self.notify(f"{len(rows)} steps written to {path}", markup=False)
+        self.notify(f"{len(rows)} steps written to metrics.csv and metrics.json in {folder}", markup=False)
 
     async def action_leave(self) -> None:
         """Back to where the user came from; without such a place, out."""
