@@ -31,6 +31,8 @@ DATA_SHARE = 0.3
 """Share of a step spent waiting for data from which a run is bound by it."""
 LATE = 2.0
 """Times the other ranks' data time, and a tenth of the step, that make a straggler."""
+SPOKESMEN = 8
+"""Ranks whose losses and rates are looked at for what all of them share."""
 STALL = 8.0
 STALL_LEAST = 30.0
 """Median intervals, and seconds, without a line of progress."""
@@ -60,7 +62,10 @@ def alarms(ranks: Mapping[int | None, Sequence[Beat]], now: float | None = None)
     """The alarms of a run, by the steps that each rank has reported; `now` in unix seconds where the run goes on."""
     found: list[Alarm] = []
     for rank, beats in ranks.items():
-        found += [one for one in (_not_finite(rank, beats), _spike(rank, beats), _drop(rank, beats)) if one]
+        if (bad := _not_finite(rank, beats)) is not None:
+            found.append(bad)
+    for rank in sorted(ranks, key=lambda rank: -len(ranks[rank]))[:SPOKESMEN]:
+        found += [one for one in (_spike(rank, ranks[rank]), _drop(rank, ranks[rank])) if one]
     found += [one for one in (_data_bound(ranks), _straggler(ranks)) if one]
     if now is not None and (stalled := _stall(ranks, now)) is not None:
         found.append(stalled)

@@ -9,12 +9,15 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import msgspec
 
 from engine import diagnosis, events
+from engine.alarms import Alarm, Beat, alarms
 from engine.diagnosis import Failure, Kind, Source, Verdict
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 ERROR_FILE = "error.json"
 """The name of the file in which torchelastic keeps how a rank failed, beside the rank's streams."""
 KINDS: dict[str, Kind] = {ERROR_FILE: "record", "journal.jsonl": "journal"}
+BEATS = 64
+"""Steps of a rank that are kept for the alarms."""
+ALARMS_EVERY = 5.0
 PLACE = re.compile(r"attempt_(\d+)/(\d+)/")
 
 WorkerKey = tuple[int, int, int]
@@ -92,6 +98,8 @@ class RunState:
         self.ended: events.Ended | None = None
         self.job: events.Job | None = None
         self.logs: dict[tuple[int, str], Source] = {}
+        self._beats: dict[int | None, deque[Beat]] = {}
+        self._alarms: tuple[float, list[Alarm]] = (-math.inf, [])
         self._judged: Verdict | None = None
         self._judge = False
 
@@ -144,6 +152,7 @@ class RunState:
                 worker.ended, worker.code, worker.signal = event.t, event.code, event.signal
             case events.Metric():
                 worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
+                self._beat(worker, event)
                 event = worker.metric = _merged(worker.metric, event)
                 if self.metric is None or self._newer(event, self.metric):
                     self.metric = event
@@ -212,6 +221,35 @@ class RunState:
             logs = [*self.logs.values(), *self._clues()] if failures else []
             self._judged = diagnosis.diagnose(logs, failures, hosts, self.plan.run)
         return self._judged
+
+    def _beat(self, worker: WorkerState, metric: events.Metric) -> None:
+        beats = self._beats.setdefault(worker.rank, deque(maxlen=BEATS))
+        if metric.step is None or (beats and beats[-1].step == metric.step):
+            return
+        numbers = (_number(value) for value in (metric.loss, metric.rate, metric.step_time, metric.data_time))
+        loss, rate, step_time, data_time = numbers
+        t = metric.t - self.nodes[metric.node_rank].clock
+        beats.append(Beat(step=metric.step, loss=loss, rate=rate, step_time=step_time, data_time=data_time, t=t))
+
+    def alarms(self, now: float) -> list[Alarm]:
+        """What the ranks' progress says by itself; `now` in unix seconds. Judged again after ALARMS_EVERY at most."""
+        if not 0 <= now - self._alarms[0] < ALARMS_EVERY:
+            ranks = {rank: list(beats) for rank, beats in self._beats.items()}
+            going_on = not self.failures() and any(worker.ended is None for worker in self.workers.values())
+            found = alarms(ranks, now if going_on and not self.over else None)
+            self._alarms = (now, [self._with_stack(one) if one.kind == "stall" else one for one in found])
+        return self._alarms[1]
+
+    def _with_stack(self, stall: Alarm) -> Alarm:
+        """A stall with the command that shows where the rank stands."""
+        workers = [w for w in self.workers.values() if w.ended is None and w.pid and stall.rank in (None, w.rank)]
+        if not workers:
+            return stall
+        host, pid = self.nodes[workers[0].key[1]].host, workers[0].pid
+        text = (
+            f"{stall.text}; where rank {workers[0].rank} stands, if py-spy is there: ssh {host} py-spy dump --pid {pid}"
+        )
+        return msgspec.structs.replace(stall, text=text)
 
     def _clues(self) -> Iterator[Source]:
         """What the kernels said, as logs of their own."""
@@ -326,6 +364,10 @@ def _merged(old: events.Metric | None, new: events.Metric) -> events.Metric:
     if "rate" in kept:
         kept["rate_unit"] = old.rate_unit
     return msgspec.structs.replace(new, **kept, extra={**old.extra, **new.extra})
+
+
+def _number(value: float | str | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _unhandled(event: NoReturn) -> NoReturn:

@@ -247,3 +247,26 @@ def test_folding_the_same_events_again_changes_nothing(how: list[str]) -> None:
     before = picture(state)
 
     assert picture(fold(state, stories)) == before
+
+
+def test_a_run_without_progress_says_which_rank_is_behind_and_how_to_see_where_it_stands() -> None:
+    state = state_of(NodeStory(0).starts(), NodeStory(1).starts())
+    for step in range(10):
+        for node_rank, local_rank in ((0, 0), (1, 0)):
+            if node_rank == 0 or step < 8:
+                beat = events.Metric(
+                    t=10.0 + step, node_rank=node_rank, attempt=0, local_rank=local_rank, step=step, loss=1.0
+                )
+                state.apply(beat)
+    assert state.alarms(20.0) == []
+    (stall,) = state.alarms(120.0)
+    behind = state.workers[0, 1, 0]
+    assert (stall.kind, stall.rank) == ("stall", behind.rank)
+    assert f"ssh {state.nodes[1].host} py-spy dump --pid {behind.pid}" in stall.text
+
+
+def test_the_end_of_a_run_is_no_stall() -> None:
+    state = state_of(NodeStory(0).succeeds(), NodeStory(1).succeeds())
+    for step in range(10):
+        state.apply(events.Metric(t=10.0 + step, node_rank=0, attempt=0, local_rank=0, step=step, loss=1.0))
+    assert state.alarms(500.0) == []

@@ -52,6 +52,8 @@ the sentence, the lines that show it, and the remedy."""
             style = self.palette.warning if isinstance(event, BAD) else self.palette.text
             stamp = time.strftime("%H:%M:%S ", time.localtime(event.t))
             told += self._wrapped(stamp, text, width, style)
+        for alarm in scene.state.alarms(scene.now) if scene.live else ():
+            told += self._wrapped("", alarm.text, width, self.palette.warning)
         told += [row for problem in scene.problems for row in self._wrapped("", problem, width, self.palette.bad)]
         if not told:
             told = [strip([("nothing has happened yet", self.palette.muted)])]
