@@ -92,7 +92,7 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
     addr, port = _master_addr(profile, known[0]), _master_port(profile, known[0])
     total, lr = totals(profile, world_size)
     values = placeholder_values(profile, run_id, len(profile.nodes), world_size, total, lr)
-    args = [filled(arg, values) for arg in profile.program.args]
+    args = arguments(profile, values)
     plans = []
     for rank, (node, fact) in enumerate(zip(profile.nodes, known, strict=True)):
         options = torchrun_options(profile, run_id, rank, sizes[rank], addr, port, fact)
@@ -183,6 +183,26 @@ _GROUPS = (
     ("master_addr", "master_port"),
     ("rdzv_id", "max_restarts"),
 )
+
+
+def arguments(profile: Profile, values: Mapping[str, str]) -> list[str]:
+    """The program's arguments; XTuner gets `batch` as --cfg-options, where the profile's own come after and win."""
+    args = [filled(arg, values) for arg in profile.program.args]
+    if profile.program.kind != "xtuner" or profile.batch is None:
+        return args
+    pairs = [f"{key}={values[name]}" for key, name in _XTUNER_BATCH.items() if name in values]
+    # The flag takes all words up to the next flag, and a second one would undo the first.
+    at = args.index(_CFG_OPTIONS) + 1 if _CFG_OPTIONS in args else len(args)
+    return [*args[:at], *([] if _CFG_OPTIONS in args else [_CFG_OPTIONS]), *pairs, *args[at:]]
+
+
+_CFG_OPTIONS = "--cfg-options"
+# From them xtuner/tools/train.py takes what it gives to DeepSpeed, too.
+_XTUNER_BATCH = {
+    "train_dataloader.batch_size": "per_device_batch",
+    "optim_wrapper.accumulative_counts": "grad_accum",
+    "optim_wrapper.optimizer.lr": "lr",
+}
 
 
 def _xtuner_exports(options: dict[str, str]) -> dict[str, str]:

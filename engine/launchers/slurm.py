@@ -20,7 +20,17 @@ import msgspec
 
 from engine import command
 from engine.errors import RequestError
-from engine.plan import DEFAULT_ENV, KIND_FLAGS, NodePlan, Plan, filled, placeholder_values, program_path, totals
+from engine.plan import (
+    DEFAULT_ENV,
+    KIND_FLAGS,
+    NodePlan,
+    Plan,
+    arguments,
+    filled,
+    placeholder_values,
+    program_path,
+    totals,
+)
 from engine.profile import Slurm, SlurmGroup
 
 if TYPE_CHECKING:
@@ -68,7 +78,7 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
     total, lr = totals(profile, world_size)
     values = placeholder_values(profile, run_id, len(sizes), world_size, total, lr)
     env = {name: filled(value, values) for name, value in profile.env.items()}
-    argv = _program(profile, slurm, sizes, [filled(arg, values) for arg in profile.program.args])
+    argv = _program(profile, slurm, sizes, arguments(profile, values))
     task = _task(profile, slurm, {**DEFAULT_ENV, **_interface(profile), **env}, argv, sizes)
     script = _script(profile, slurm, run_id, sizes, task)
     return Plan(

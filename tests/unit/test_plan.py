@@ -400,6 +400,24 @@ def test_xtuner_gets_its_own_variables_and_torchrun_its_defaults(shell: Shell) -
     assert {**own, **pet}.items() <= environ.items()
 
 
+def test_xtuner_gets_the_batch_as_options_of_its_config_and_the_profiles_own_come_last(shell: Shell) -> None:
+    batch = Batch(per_device=2, grad_accum=4, base_lr=1e-4, base_batch=8)
+    words = {
+        (): ["--cfg-options", *XTUNER_BATCH],
+        ("--cfg-options", "a=1", "--seed", "1"): ["--cfg-options", *XTUNER_BATCH, "a=1", "--seed", "1"],
+    }
+    for own, expected in words.items():
+        asked = msgspec.structs.replace(asked_of(shell, list(own), {}, kind="xtuner"), batch=batch)
+        assert shell.run(["bash", "-c", scripts(asked)[0]])["argv"] == ["train", "train.py", *expected]
+
+
+XTUNER_BATCH = [
+    "train_dataloader.batch_size=2",
+    "optim_wrapper.accumulative_counts=4",
+    "optim_wrapper.optimizer.lr=0.0001",
+]
+
+
 ANY_CHARACTER = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 NASTY = st.text(st.sampled_from(string.punctuation + " \t\nab~é🚀") | ANY_CHARACTER, max_size=20)
 

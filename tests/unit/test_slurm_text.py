@@ -36,6 +36,12 @@ def test_an_example_renders_to_its_golden_text(golden: str) -> None:
     assert text(load(EXAMPLES[name]), format) == (GOLDEN / golden).read_text()
 
 
+def test_xtuner_gets_the_batch_as_options_of_its_config() -> None:
+    asked = profile("nodes: 2, gpus_per_node: 8, style: direct", "kind: xtuner, path: c", "batch: {per_device: 2}\n")
+    options = "--cfg-options train_dataloader.batch_size=2 optim_wrapper.accumulative_counts=1"
+    assert f"exec xtuner train c --launcher slurm {options}\n" in text(asked)
+
+
 def test_the_srun_line_of_xtuner_is_the_documented_one_word_for_word() -> None:
     asked = profile("partition: PART, nodes: 2, gpus_per_node: 8, style: direct", "kind: xtuner, path: CONFIG")
     assert shlex.split(text(asked, "srun")) == shlex.split(
