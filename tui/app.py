@@ -24,7 +24,7 @@ from tui import keys, terminal, themes, wizard
 from tui.dashboard.screen import Dashboard
 from tui.dialogs import Ask, Confirm, HostKey, TooSmall
 from tui.glyphs import ASCII, UNICODE
-from tui.help import Help
+from tui.help import Help, why_not
 from tui.home import Home
 from tui.watching import Watching
 from tui.wizard.screen import Wizard
@@ -210,6 +210,12 @@ class RankdeckApp(App[int]):
             self.notify(str(error), severity="error", markup=False)
 
     # ---- keys -----------------------------------------------------------------------------------------------------
+
+    def on_key(self, event: events.Key) -> None:
+        """A key that nothing answers to: if it is one that does not work now, say why."""
+        active = self.screen.active_bindings.get(event.key)
+        if active is not None and (why := why_not(active)):
+            self.notify(f"{active.binding.description}: {why}", markup=False)
 
     async def action_leave(self) -> None:
         """Out, when every screen agrees; a run goes on unless the user says otherwise."""

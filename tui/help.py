@@ -11,13 +11,21 @@ from textual.widgets import Static
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import BindingType
+    from textual.binding import ActiveBinding, BindingType
     from textual.screen import Screen
 
 KEYS = {
     "question_mark": "?", "slash": "/", "left_square_bracket": "[", "right_square_bracket": "]", "escape": "esc",
     "exclamation_mark": "!", "plus": "+", "minus": "-", "comma": ",", "full_stop": ".", "percent_sign": "%",
+    "ampersand": "&", "colon": ":",
 }  # fmt: skip
+
+
+def why_not(active: ActiveBinding) -> str:
+    """Why a key does nothing now, as the place that it belongs to says; "" where it does, or nobody says."""
+    if active.enabled or not hasattr(active.node, "why_not"):
+        return ""
+    return str(active.node.why_not(active.binding.action.partition("(")[0]))
 
 
 class Help(ModalScreen[None]):
@@ -47,9 +55,9 @@ class Help(ModalScreen[None]):
                 continue
             place = getattr(active.node, "title", None) or type(active.node).__name__
             place = "everywhere" if active.node is self.app else str(place)
-            sections.setdefault(place, {}).setdefault(binding.description, []).append(
-                KEYS.get(binding.key, binding.key)
-            )
+            why = why_not(active)
+            what = f"{binding.description} (not now: {why})" if why else binding.description
+            sections.setdefault(place, {}).setdefault(what, []).append(KEYS.get(binding.key, binding.key))
         lines = [about, ""] if about else []
         for place, keys in sections.items():
             lines.append(place)

@@ -178,12 +178,16 @@ enter opens: a profile for launching, a run for watching."""
             return None
         return self._shelved.get(str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value))
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("edit", "duplicate") and self.chosen() is None:
-            return None
+    def why_not(self, action: str) -> str:
+        """Why a key does nothing now; "" where it does."""
         if action in ("new", "edit", "duplicate", "delete", "demo", "import") and self.app.readonly:
-            return None
-        return True
+            return "this was opened with --readonly"
+        if action in ("edit", "duplicate") and self.chosen() is None:
+            return "no profile is chosen"
+        return ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return None if self.why_not(action) else True
 
     def on_descendant_focus(self) -> None:
         self.refresh_bindings()

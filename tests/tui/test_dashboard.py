@@ -111,9 +111,17 @@ async def test_a_terminal_that_is_too_small_says_so_and_recovers() -> None:
         assert pilot.app.screen_stack[-1] == screen
 
 
-async def test_a_run_that_is_over_cannot_be_stopped() -> None:
-    async with attached(made_run()) as (_, screen):
+async def test_a_run_that_is_over_cannot_be_stopped_and_the_key_and_help_say_why() -> None:
+    async with attached(made_run()) as (pilot, screen):
         assert screen.check_action("stop", ()) is None
+        await pilot.press("s")
+        await pilot.pause()
+        assert [notice.message for notice in pilot.app._notifications] == ["stop job: the run is over"]
+        await pilot.press("1", "question_mark")
+        await pilot.pause()
+        text = "\n".join(str(widget.render()) for widget in pilot.app.screen.query("Static"))
+        assert "stop job (not now: the run is over)" in text
+        assert "next bad rank (not now: every rank is well)" in text
 
 
 async def test_metrics_are_exported_with_their_units() -> None:

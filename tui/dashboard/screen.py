@@ -183,14 +183,18 @@ class Dashboard(Screen[None]):
 
     # ---- keys -----------------------------------------------------------------------------------------------------
 
+    def why_not(self, action: str) -> str:
+        """Why a key does nothing now; "" where it does."""
+        if action in ("stop", "relaunch") and self.app.readonly:
+            return "this was opened with --readonly"
+        if action == "stop" and self.session.state.over:
+            return "the run is over"
+        if action == "bad" and not any(one.word in BAD for one in self._ranks):
+            return "every rank is well"
+        return ""
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "stop":
-            return None if self.app.readonly or self.session.state.over else True
-        if action == "relaunch":
-            return None if self.app.readonly else True
-        if action == "bad":
-            return True if any(one.word in BAD for one in self._ranks) else None
-        return True
+        return None if self.why_not(action) else True
 
     def action_show(self, name: str) -> None:
         self._current = name
