@@ -122,6 +122,7 @@ def _share_out(node: Node) -> None:
         if seen.local_rank is not None and seen.rank is not None:
             node.ranks[seen.local_rank] = seen.rank
     local_of = {rank: local for local, rank in node.ranks.items()}
+    base = 0 if node.ranks else _first_rank(node)
     borders = sorted(seen.line.place for seen in node.agent.failed)
     rest: list[Line] = []
     for line in node.shared:
@@ -130,7 +131,7 @@ def _share_out(node: Node) -> None:
         )
         if local is None and line.rank is not None:
             # Of a rank that torchrun does not name, the global number has to do.
-            local = line.rank
+            local = line.rank - base if line.rank >= base else line.rank
             node.ranks.setdefault(local, line.rank)
             local_of[line.rank] = local
         if local is None:
@@ -139,6 +140,15 @@ def _share_out(node: Node) -> None:
         attempt = min(sum(border < line.place for border in borders), max(0, len(borders) - 1))
         node.workers.setdefault((attempt, local), []).append(line)
     node.shared = _nccl_to_ranks(node, rest)
+
+
+def _first_rank(node: Node) -> int:
+    """The global rank of local rank 0 on a later node: its lines have global marks, and torchrun names local ranks."""
+    ranks = {line.rank for line in node.shared if line.local_rank is None and line.rank is not None}
+    failed = {seen.local_rank for seen in node.agent.failed if seen.local_rank is not None}
+    if not node.node_rank or not ranks or not failed:
+        return 0
+    return max(0, min(ranks) - (min(failed) if len(ranks) == len(failed) == 1 else 0))
 
 
 NCCL = re.compile(r"\S{1,64}:\d+:\d+ \[(\d{1,3})\] .{0,80}NCCL ")

@@ -94,9 +94,11 @@ def labels(texts: list[str]) -> frozenset[str]:
     count = 0
     for text in texts:
         if text.strip():
-            count += 1
             match = LABEL.match(text)
-            if match and match.group(2) not in SPEAKERS:
+            if match and match.group(2) in SPEAKERS:
+                continue
+            count += 1
+            if match:
                 found[match.group(1) or match.group(2)] += 1
     if count < 2 or sum(found.values()) < MOSTLY * count:
         return frozenset()
