@@ -9,6 +9,7 @@ nan and inf are values. An evaluation gives no loss and no rate; what it measure
 """
 
 import re
+from string import ascii_letters as LETTERS
 from types import MappingProxyType
 from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -33,11 +34,12 @@ LINE_LIMIT = 64 * 1024  # bytes; a longer line is skipped whole
 READ_LIMIT = 4096  # characters of a line that are looked at; longer ones show a head and a tail of half as many each
 
 ANSI = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
+# What a line begins with, by its first character.
 PREFIXES = (
-    r" {0,5}\d{1,6}: ",  # srun --label
-    r"([A-Za-z][\w.-]{0,63}): (?=[\[{\t])",  # pdsh; not where the word is a key
-    r"\[[A-Za-z_]{1,32}(?<!rank)(?P<local>\d{1,5})\]: ?",  # torchrun --tee: role and local rank
-    r"\[rank(?P<rank>\d{1,6})\]: ?",  # torch itself: global rank
+    (" 0123456789", r" {0,5}\d{1,6}: "),  # srun --label
+    (LETTERS, r"([A-Za-z][\w.-]{0,63}): (?=[\[{\t])"),  # pdsh; not where the word is a key
+    ("[", r"\[[A-Za-z_]{1,32}(?<!rank)(?P<local>\d{1,5})\]: ?"),  # torchrun --tee: role and local rank
+    ("[", r"\[rank(?P<rank>\d{1,6})\]: ?"),  # torch itself: global rank
 )
 OWN_RANK = r"\[(?:RANK|Rank|rank) ?(\d{1,6})\]"  # what trainers write themselves: the global rank
 
@@ -249,8 +251,8 @@ class MetricReader:
         return complete(dict(self._block))
 
     def _without_prefixes(self, line: str) -> str:
-        for prefix in PREFIXES:
-            found = compiled(prefix).match(line)
+        for first, prefix in PREFIXES:
+            found = compiled(prefix).match(line) if line[:1] in first else None
             if found:
                 marks = found.groupdict()
                 word = found.group(1).lower() if found.lastindex and not marks else ""
