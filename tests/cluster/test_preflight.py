@@ -67,7 +67,7 @@ class Patient:
     def launch(self, *flags: str) -> None:
         done = self.user.run("launch", str(self.path), *flags)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("met") == len(self.hosts)
+        assert done.stdout.count(" met\n") == len(self.hosts)
 
 
 @pytest.fixture
@@ -226,8 +226,12 @@ def test_a_slow_line_and_a_lossy_one_are_found_on_their_nodes(patient: Patient) 
     assert set(found) == {("speed.bandwidth", 1)}
     assert re.search(r"carries (9\d|10\d) Mbit/s", found["speed.bandwidth", 1]["text"])
     patient.hosts[2].slow(loss=20)
-    found = patient.check("--no-speed")
-    assert set(found) == {("mesh.loss", 2)}, found
+    for _ in range(4):  # ssh itself may not come through in time
+        found = patient.check("--no-speed")
+        assert {node for _, node in found} == {2}
+        if ("mesh.loss", 2) in found:
+            return
+    pytest.fail(f"the loss is not found: {found}")
 
 
 def test_other_programs_and_other_versions_are_found_with_stand_ins_for_a_python_and_a_torch(patient: Patient) -> None:
@@ -301,8 +305,7 @@ def test_gpus_that_are_busy_missing_or_without_a_driver_with_a_stand_in_for_nvid
     gpus(second, 70000, 4, apps=f"echo 'GPU-{second.name}-0, {pid}, 69990'")
     gpus(third, 4)
     found = patient.check()  # which leaves the lines alone: somebody computes
-    without = {("devices.cuda", rank) for rank in range(3)}  # the torch of the tests is built without CUDA
-    assert set(found) - without == {("devices.busy", 1), ("devices.enough", 2)}
+    assert set(found) == {("devices.busy", 1), ("devices.enough", 2)}
     assert f"sleep (pid {pid})" in found["devices.busy", 1]["evidence"][0]
     assert found["devices.enough", 2]["fix"] == ["nodes[2].gpus=1"]
     thief.kill()
@@ -311,7 +314,7 @@ def test_gpus_that_are_busy_missing_or_without_a_driver_with_a_stand_in_for_nvid
     gpus(second, broken=mismatch)
     gpus(third, 4, 4)
     found = patient.check("--no-speed")
-    assert set(found) - without == {("devices.driver", 1)}
+    assert set(found) == {("devices.driver", 1)}
     assert "version mismatch" in found["devices.driver", 1]["evidence"][0]
 
 

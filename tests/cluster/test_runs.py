@@ -65,7 +65,7 @@ def test_a_finished_run_is_read_without_its_nodes(user: Workstation, hosts: tupl
     attached = user.run("attach")
     assert attached.returncode == 0, attached.stderr
     assert "rank 5 says goodbye" in attached.stdout
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9, "no node is waited for"
 
 
 def test_two_viewers_see_the_same_run_at_once(user: Workstation, hosts: tuple[Host, ...]) -> None:
