@@ -11,6 +11,8 @@ from tests.cluster.workstation import TALK, VENV, Workstation
 from tests.tui.pty_of import Terminal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cluster.hosts import Host
 
 ALT, ENTER, ESCAPE, TAB, RIGHT, F10 = "\x1b", "\r", "\x1b", "\t", "\x1b[C", "\x1b[21~"
@@ -23,19 +25,32 @@ time.sleep(600)
 """
 
 
-def terminal(user: Workstation, *arguments: str, columns: int = 150, lines: int = 45) -> Terminal:
+def terminal(user: Workstation, *arguments: str, **environ: str) -> Terminal:
     """`rankdeck ARGUMENTS` on a terminal at the workstation."""
-    return Terminal(*arguments, columns=columns, lines=lines, environ=user.env, only=True, folder=str(user.home))
+    environ = {**user.env, **environ}
+    return Terminal(*arguments, columns=150, lines=45, environ=environ, only=True, folder=str(user.home))
+
+
+def ssh_that_asks(user: Workstation) -> Path:
+    """An ssh configuration to which the last host is unknown."""
+    known = user.home / "known_hosts"
+    known.write_text("".join(user.cluster.known_hosts.read_text().splitlines(keepends=True)[:-1]))
+    config = user.home / "ssh_config"
+    text = user.cluster.ssh_config.read_text().replace(str(user.cluster.known_hosts), str(known))
+    config.write_text(text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking ask"))
+    return config
 
 
 @pytest.mark.timeout(240)
 def test_from_rankdeck_new_with_typed_keys_to_a_finished_training_run(
     user: Workstation, hosts: tuple[Host, ...]
 ) -> None:
-    with terminal(user, "new", "typed") as screen:
+    with terminal(user, "new", "typed", RANKDECK_SSH_CONFIG=str(ssh_that_asks(user))) as screen:
         screen.wait_for("What is it called")
         screen.type(ALT + "2", ",".join(host.name for host in hosts))
-        screen.wait_for("3 nodes", 60)
+        screen.wait_for("SHA256:", 60)
+        screen.press("y")
+        screen.wait_for("3 answered", 60)
         screen.type(ALT + "4", RIGHT, TAB, "engine.train", TAB, "--set steps=40", ENTER, "--set log_every=1")
         screen.type(TAB, TAB, VENV)
         screen.wait_for("--nnodes=3", 60)

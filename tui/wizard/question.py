@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.geometry import Size
 
     from tui.app import RankdeckApp
     from tui.wizard.fields import Field
@@ -154,13 +155,10 @@ class Lines(TextArea, inherit_bindings=False):
 
 
 class Choice(Widget, can_focus=True):
-    """One of a few: all are seen, left and right choose."""
+    """One of a few: all are seen, arrows or space choose."""
 
     app: RankdeckApp
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,up,h", "choose(-1)", "previous", show=False),
-        Binding("right,down,l,space", "choose(1)", "next", show=False),
-    ]
+    help = "left and right, or space, choose; enter goes to the next question"
     value = reactive("")
 
     class Changed(Message):
@@ -182,32 +180,50 @@ class Choice(Widget, can_focus=True):
         return text.partition(": ")[2]
 
     def render(self) -> Content:
-        signs = ("●", "○") if self.app.glyphs.ok == "✓" else ("(*)", "( )")
-        parts = []
-        for value, text in self.choices:
-            chosen = value == self.value
-            style = "bold $primary" if chosen else "$secondary"
-            parts.append(Content.styled(f"{signs[not chosen]} {_short(value, text)}", style))
-        return Content("   ").join(parts)
+        lines: list[list[Content]] = []
+        for value, text, x, _ in self._places(self.content_size.width):
+            style = "bold $primary" if value == self.value else "$secondary"
+            if not x:
+                lines.append([])
+            lines[-1].append(Content.styled(text, style))
+        return Content("\n").join(Content(_GAP).join(line) for line in lines)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return max((y for *_, y in self._places(width)), default=0) + 1
 
     def watch_value(self) -> None:
         self.post_message(self.Changed(self.value))
 
-    def action_choose(self, step: int) -> None:
-        values = [value for value, _ in self.choices]
-        at = values.index(self.value) if self.value in values else 0
-        self.value = values[(at + step) % len(values)]
+    def on_key(self, event: events.Key) -> None:
+        """Taken here and not by bindings: those are run where the focus is by then, when keys are typed ahead."""
+        if event.key in _STEPS:
+            event.stop()
+            values = [value for value, _ in self.choices]
+            at = values.index(self.value) if self.value in values else 0
+            self.value = values[(at + _STEPS[event.key]) % len(values)]
 
     def on_click(self, event: events.Click) -> None:
-        offset = event.get_content_offset(self)
-        place, x = 0, offset.x if offset is not None else -1
-        gap = 3
-        sign = 2 if self.app.glyphs.ok == "✓" else 4
+        if (offset := event.get_content_offset(self)) is not None:
+            for value, text, x, y in self._places(self.content_size.width):
+                if offset.y == y and x <= offset.x < x + len(text):
+                    self.value = value
+
+    def _places(self, width: int) -> list[tuple[str, str, int, int]]:
+        """(value, text, x, y) of every choice: on as few lines as the width allows."""
+        signs = ("●", "○") if self.app.glyphs.ok == "✓" else ("(*)", "( )")
+        places = []
+        x = y = 0
         for value, text in self.choices:
-            width = sign + len(_short(value, text))
-            if place <= x < place + width:
-                self.value = value
-            place += width + gap
+            shown = f"{signs[value != self.value]} {_short(value, text)}"
+            if x and x + len(shown) > width:
+                x, y = 0, y + 1
+            places.append((value, shown, x, y))
+            x += len(shown) + len(_GAP)
+        return places
+
+
+_STEPS = {"left": -1, "up": -1, "h": -1, "right": 1, "down": 1, "l": 1, "space": 1}
+_GAP = "   "
 
 
 def _short(value: str, text: str) -> str:
