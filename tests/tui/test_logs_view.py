@@ -302,8 +302,8 @@ async def test_the_log_is_usable_on_the_smallest_screen_and_through_resizes(tmp_
         for size in ((3, 2), (1, 1), (200, 60), (60, 11)):
             await screen.pilot.resize_terminal(*size)
             screen.view.draw()
+        await screen.until(lambda: len(screen.rows) == 10)
         assert screen.rows[-1] == "step 0099 loss 0.5"
-        assert len(screen.rows) == 10
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
