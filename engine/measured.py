@@ -7,6 +7,7 @@ progress bar around them. The two are put together. What a trainer reports of th
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 import re
@@ -38,8 +39,10 @@ OVER_ALL = ("train_runtime", "train_samples_per_second", "train_steps_per_second
 class Measured(msgspec.Struct, kw_only=True):
     """One measured step. Times in seconds, memory in GiB, mfu in percent; `line` counts from 1.
 
-    `rank` is the global one, None where nothing tells which rank prints; `rate` is in `rate_unit`, which says whether
-    it is of one GPU (`tokens/s/gpu`) or of all ranks (`tokens/s`, `samples/s`, `it/s`).
+    `rank` is the global one: as the line is marked, else the one that prints by convention, which is rank 0 of the
+    first node's log unless its trainer is known for another; None where several print without marks.
+    `rate` is in `rate_unit`, which says whether it is of one GPU (`tokens/s/gpu`) or of all ranks (`tokens/s`,
+    `samples/s`, `it/s`).
     """
 
     path: str
@@ -143,8 +146,11 @@ class Reading:
             self._printer = None
             for one in self._read(log):
                 by_rank.setdefault(one.rank, []).append(one)
-            for one in by_rank.get(None, ()):
-                one.rank = self._printer
+            unmarked = by_rank.get(None, [])
+            if self._printer is None and log.node == 0 and not _several(unmarked):
+                self._printer = 0
+            for one in unmarked:
+                one.rank = self._printer if self._printer != UNKNOWN else None
             found = [one for entries in by_rank.values() for one in folded(entries)]
             for one in sorted(found, key=lambda one: one.line):
                 self._count(one)
@@ -180,7 +186,7 @@ class Reading:
         if rank is None and local_rank is not None:
             rank = log.node * self._per_node + local_rank
         elif rank is None and reader.form == "megatron":
-            self._printer = self._world - 1 if self._world else None
+            self._printer = self._world - 1 if self._world else UNKNOWN
         elif rank is None and (reader.form in FROM_RANK_0 or _trainer_dict(metric)):
             self._printer = 0
         return Measured(path=log.name, line=number, rank=rank, **fields)
@@ -228,6 +234,7 @@ class Reading:
         )
 
 
+UNKNOWN = -1
 NAMES = {"step_time": "step_time_s", "data_time": "data_time_s", "eta": "eta_s"}
 
 
@@ -272,6 +279,12 @@ def _around(entries: list[Measured]) -> list[Measured]:
 
 def _loss_between(entries: list[Measured], first: int, last: int) -> bool:
     return any(one.loss is not None for one in entries[first + 1 : last])
+
+
+def _several(entries: list[Measured]) -> bool:
+    """Do several ranks print here? Then one step has several losses, which are not a bar's that is drawn anew."""
+    lines = [one for one in entries if one.loss is not None and one.eta_s is None and one.step is not None]
+    return any(a.step == b.step and a.loss != b.loss for a, b in itertools.pairwise(lines))
 
 
 def _trainer_dict(metric: dict[str, Any]) -> bool:

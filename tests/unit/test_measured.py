@@ -76,13 +76,25 @@ def test_folders_of_log_dir_are_read(tmp_path: Path) -> None:
         ("[default1]:[rank5]: step: 3 loss: 2.5", 5),
         ("[XTuner][RANK 3][2026-11-24 10:00:00][INFO] Step 3/9 data_time: 0.01 time: 0.5 loss: 2.5", 3),
         ("[2026-11-24 10:00:00,000] [INFO] [timer.py:1:stop] [Rank 0] step: 3, loss: 2.5", 0),
-        ("step: 3 loss: 2.5", None),
+        ("step: 3 loss: 2.5", 0),
     ],
 )
 def test_the_rank_is_the_one_that_the_line_names(tmp_path: Path, line: str, rank: int | None) -> None:
     (tmp_path / "a.txt").write_text(line + "\n")
     (one,) = Reading([str(tmp_path / "a.txt")])
     assert (one.rank, one.step, one.loss) == (rank, 3, 2.5)
+
+
+def test_the_last_rank_has_no_number_where_nobody_says_how_many_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(
+        " iteration     5/   100 | elapsed time per iteration (ms): 500.0 | lm loss: 9.5E+00 |\n"
+    )
+    assert [one.rank for one in Reading([str(tmp_path / "a.txt")])] == [None]
+
+
+def test_of_ranks_that_print_without_marks_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("step: 3 loss: 2.5\nstep: 3 loss: 2.6\n")
+    assert [one.rank for one in Reading([str(tmp_path / "a.txt")])] == [None, None]
 
 
 def test_megatron_prints_on_the_last_rank(tmp_path: Path) -> None:
