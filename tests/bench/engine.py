@@ -59,7 +59,8 @@ def measure(rounds: int) -> list[Figure]:
 
 def ours(settings: list[str], steps: int, warm: int, hosts: tuple[Host, ...] | int) -> Paces:
     """Runs the engine with one rank a host, or so many ranks here."""
-    with tempfile.TemporaryDirectory() as folder:
+    share = None if isinstance(hosts, int) else hosts[0].cluster.share  # the hosts have a /tmp each
+    with tempfile.TemporaryDirectory(dir=share) as folder:
         Path(folder).chmod(0o777)
         pairs = [*settings, f"steps={steps}", f"out={folder}"]
         run(["-m", "engine.train", *(word for pair in pairs for word in ("--set", pair))], hosts)
