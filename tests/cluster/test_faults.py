@@ -214,6 +214,14 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(user: Workstation, h
     assert "node2" in text
 
 
+def test_a_host_that_takes_none_of_our_keys_is_named_with_what_was_tried(user: Workstation, hosts: Hosts) -> None:
+    hosts[1].restart_sshd(AuthorizedKeysFile="/nonexistent")
+    text = refused(user, hosts)
+    assert "node2" in text
+    assert "the server takes publickey" in text
+    assert "ssh-copy-id" in text
+
+
 def test_a_changed_host_key_is_refused(user: Workstation, hosts: Hosts) -> None:
     known = user.cluster.known_hosts
     text = known.read_text()
