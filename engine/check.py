@@ -26,6 +26,7 @@ from engine.errors import ConnectionLost, RankdeckError, RequestError
 from engine.fleet import close_all
 from engine.mesh import mesh, speed
 from engine.preflight import pairs
+from engine.preflight.devices import ranks_of
 from engine.preflight.mesh import blocked, lossy
 from engine.preflight.speed import busy
 from engine.waiting import within
@@ -93,13 +94,16 @@ class Preflight:
         launchers.find(profile.launcher)
         if profile.launcher == "slurm":
             raise RequestError("nodes that Slurm has not chosen yet cannot be looked at")
+        skipped = preflight.known_checks(skip)
+        measure = False if "speed.bandwidth" in skipped else measure
+        collective = 0.0 if "collective.works" in skipped else collective
         self.profile = profile
         self._measure = measure
         self._collective = collective
         self._consent = consent
         unasked = {*([SPEED] if measure is False else []), *([COLLECTIVE] if not collective else [])}
         self._parts = tuple(part for part in PARTS if part not in unasked)
-        self.skip = preflight.known_checks(skip) | {
+        self.skip = skipped | {
             name for name, check in preflight.CHECKS.items() if not set(check.needs) <= set(self._parts)
         }
         self.conversations: dict[int, Conversation | RankdeckError] = dict(conversations or {})
@@ -289,6 +293,8 @@ class Preflight:
         found: dict[int, Collective | ConnectionLost] = {}
         seen = preflight.Seen(self.profile, self.observations)
         left_out = f"{self.errors[0].check} has an error" if self.errors else ""
+        if sum(ranks_of(node, observed) for _, node, observed in seen.nodes()) < 2:
+            left_out = left_out or "there is one rank only"
         left_out = left_out or await self._disturbed(seen, "an all-reduce over all ranks", wanted=True)
         if not left_out:
             gpus = any(observed.gpus.gpus for _, _, observed in seen.nodes())

@@ -99,7 +99,7 @@ class RankdeckApp(App[int]):
             return wizard.launching(demo_profile(steps), ours=True)
         if command == "launch" and self.options is not None:
             asked = profile.override(profile.load(shelf.find(self.options.profile)), self.options.settings)
-            return wizard.launching(asked, tuple(self.options.skip))
+            return wizard.launching(asked, tuple(self.options.skip), collective=self.options.collective)
         if command == "new" and self.options is not None:
             return wizard.new(self.options.name)
         return Home()

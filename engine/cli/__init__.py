@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], i
 
 def on_screen(options: Namespace) -> bool:
     """Is there a terminal to draw on, and has nobody asked for text?"""
-    if any(getattr(options, name, False) for name in ("plain", "json", "detach")) or os.environ.get("ACCESSIBLE"):
+    as_text = any(getattr(options, name, False) for name in ("plain", "json", "detach", "fix"))
+    if as_text or os.environ.get("ACCESSIBLE"):
         return False
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"

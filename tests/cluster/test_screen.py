@@ -55,7 +55,7 @@ def test_from_rankdeck_new_with_typed_keys_to_a_finished_training_run(
         screen.type(TAB, TAB, VENV)
         screen.wait_for("--nnodes=3", 60)
         screen.type(ALT + "8")
-        screen.wait_for("nothing is wrong", 60)
+        screen.wait_for("nothing is wrong", 120)  # the all-reduce of a new profile included
         screen.type(F10)
         screen.wait_for("step ", 60)
         screen.wait_for("SUCCEEDED", 60)

@@ -139,3 +139,9 @@ async def test_who_would_be_disturbed_is_told_and_the_user_decides(profile: Prof
         "the all-reduce is not tried, for the run other-1/n0 is on localhost"
     ]
     await preflight.close()
+
+
+async def test_a_measurement_that_is_skipped_is_not_made(profile: Profile, fleet: LateFleet) -> None:
+    skip = ["collective.works", "speed.bandwidth"]
+    preflight = Preflight(profile, fleet, skip=skip, measure=True, collective=30.0)
+    assert {"speed", "collective"}.isdisjoint(preflight.waiting[0])

@@ -106,6 +106,8 @@ async def test_from_nothing_to_a_launched_run() -> None:
         await pilot.press("f8", "f8")
         await until(pilot, lambda: at(pilot).here == "preflight" and at(pilot).checking.over)
         assert at(pilot).checking.passed
+        found = at(pilot).checking.preflight
+        assert found is not None and "collective.works" not in found.skip, "nobody has seen a new profile work yet"
         await pilot.press("f8")
         await until(pilot, lambda: at(pilot).here == "review")
         shown = at(pilot).sheet.preview.plan

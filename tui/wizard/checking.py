@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
     from typing import Any
 
+    from engine.check import Consent
     from engine.conversation import Conversation
     from engine.fleet import Accept
     from engine.launching import AnyPreflight
@@ -43,13 +44,16 @@ class _Borrowing(Fleet):
 class Checking:
     """At most one preflight at a time; `changed` is called in the event loop when there is something to show."""
 
-    def __init__(self, connector: Connector, accept: Accept, prober: Prober, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, connector: Connector, accept: Accept, prober: Prober, changed: Callable[[], None], consent: Consent
+    ) -> None:
         self.preflight: AnyPreflight | None = None
         self.failure: RankdeckError | None = None
         self._connector = connector
         self._accept = accept
         self._prober = prober
         self._changed = changed
+        self._consent = consent
         self._skipped: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
@@ -78,8 +82,8 @@ class Checking:
             return {}
         return {rank: seen for rank, seen in found.observations.items() if not found.waiting[rank]}
 
-    async def start(self, profile: Profile, skip: Collection[str]) -> None:
-        """Look at every node of this profile, anew."""
+    async def start(self, profile: Profile, skip: Collection[str], collective: float = 0.0) -> None:
+        """Look at every node of this profile, anew; with `collective` [s] an all-reduce and the speed of the lines."""
         await self.close()
         self._skipped = frozenset(skip)
         fleet = _Borrowing(profile, self._connector, self._accept, self._prober)
@@ -88,7 +92,15 @@ class Checking:
                 asked = self._skipped & JobPreflight.checks.keys()
                 self.preflight = JobPreflight(profile, self._connector, self._accept, asked, self._changed)
             else:
-                self.preflight = Preflight(profile, fleet, skip, self._changed)
+                self.preflight = Preflight(
+                    profile,
+                    fleet,
+                    skip,
+                    self._changed,
+                    measure=None if collective else False,
+                    collective=collective,
+                    consent=self._consent,
+                )
         except RankdeckError as error:
             self.failure = error
             self._changed()

@@ -98,8 +98,10 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         armed: bool = False,
         ours: bool = False,
         note: str = "",
+        collective: float = 0.0,
     ) -> None:
-        """`start` is the step to begin at; `armed` launches as soon as preflight has found no error."""
+        """`start` is the step to begin at; `armed` launches as soon as preflight has found no error; `collective` is
+        how long [s] its all-reduce may take, 0 for none."""
         super().__init__()
         self.sheet = Sheet(draft)
         self.steps = {step.key: step for step in steps}
@@ -107,6 +109,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         self.armed = self._launched_at_once = armed
         self._ours = ours
         self._note = note
+        self._collective = collective
         self._told: set[str] = set(FIELDS) if draft.visited else set()
         self._soons: dict[str, Timer] = {}
         self._typed_at = 0.0
@@ -127,7 +130,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
     async def on_mount(self) -> None:
         app = self.app
         self.prober = Prober(app.connector, self._accept, self._heard)
-        self.checking = Checking(app.connector, self._accept, self.prober, self._heard)
+        self.checking = Checking(app.connector, self._accept, self.prober, self._heard, self._consent)
         await self._show_step(self.here)
         if self._note:
             self.notify(self._note, markup=False)
@@ -272,6 +275,10 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
             await asyncio.sleep(QUIET - quiet)
         return await self.app.accept(unknown)
 
+    async def _consent(self, text: str) -> bool:
+        """Ask before preflight disturbs somebody."""
+        return await self.app.confirm("Measure all the same?", text, "Measure")
+
     # ---- steps ----------------------------------------------------------------------------------------------------
 
     async def on_rows_chosen(self, event: Rows.Chosen) -> None:
@@ -354,7 +361,7 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
             return
         self.sheet.judge()
         if not self.sheet.judged.mistakes:
-            await self.checking.start(self.sheet.profile, self.sheet.draft.skip)
+            await self.checking.start(self.sheet.profile, self.sheet.draft.skip, self._collective)
         self.settle()
 
     def on_step_answered(self, event: Step.Answered) -> None:
