@@ -121,6 +121,10 @@ class Preflight:
         self._moved = asyncio.Event()  # something has come
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(node.host for node in self.profile.nodes)
+
+    @property
     def errors(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == "error"]
 

@@ -34,6 +34,9 @@ from engine.profile import Profile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""What a run is called; the name of a folder here and on the nodes."""
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What was launched. `created` in unix seconds; `max_restarts` as torchrun understands it."""

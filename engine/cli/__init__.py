@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], i
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        if getattr(options, "login", None) is not None:
+            from engine.cli.watching import run_of_job
+
+            options.run = run_of_job(options)
         if draw is not None:
             return draw(options)
         module, function = COMMANDS[options.command]

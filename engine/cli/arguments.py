@@ -64,6 +64,15 @@ def parser() -> argparse.ArgumentParser:
 
     attach = command("attach", "watch a running or finished run")
     run(attach, optional=True)
+    attach.add_argument(
+        "--login", metavar="[USER@]HOST", help="RUN is the number of a Slurm job; ask this login node which run it is"
+    )
+    attach.add_argument(
+        "--state-dir",
+        default="",
+        metavar="DIR",
+        help="with --login: the state_dir of the job's profile, where it has one",
+    )
     patience(attach)
     output(attach)
 

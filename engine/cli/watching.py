@@ -129,6 +129,22 @@ def attach(options: Namespace) -> int:
     return run_async(work)
 
 
+def run_of_job(options: Namespace) -> str:
+    """The name of the run that is a Slurm job, by the job's number; its record comes here from the login node."""
+    from engine.slurm.known import by_number
+
+    found = []
+
+    async def work(connector: Connector) -> int:
+        number = str(options.run or "")
+        found.append(await by_number(number, options.login, options.state_dir, connector, Terminal().accept))
+        return EXIT_OK
+
+    if run_async(work) != EXIT_OK:
+        raise KeyboardInterrupt
+    return found[0].run
+
+
 def opened(folder: RunFolder, connector: Connector, viewer: View) -> Session:
     from engine.launching import opened as session_of
 

@@ -244,9 +244,12 @@ class Serve:
                 return work.test(str(request["script"]))
             if what == "cluster":
                 return work.cluster()
+            if what == "named":
+                return work.named(os.path.join(self.state, "runs"), str(request["job"]))
             folder = os.path.dirname(self._run_dir(dict(request, node_rank=0)))
             if what == "submit":
-                return work.submit(folder, str(request["script"]), request["job"], request["secrets"])
+                texts = {"script": str(request["script"]), "record": str(request["record"])}
+                return work.submit(folder, texts, request["job"], request["secrets"])
             if what == "find":
                 return work.find(folder)
             if what == "cancel":

@@ -32,6 +32,7 @@ ASK_SECONDS = 30.0
 CANCEL_POLL_SECONDS = 2.0
 KILL_WAIT = 30  # seconds; Slurm's default
 JOB_ID = re.compile(r"[0-9]{1,12}")
+RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FIELDS = "%A\x1f%i\x1f%T\x1f%r\x1f%k\x1f%V\x1f%S\x1f%e\x1f%N\x1f%j"
 """Of squeue(1): job, its name for people, state, reason, comment, submitted, starts, ends, nodes, name."""
 ACCOUNTED = "JobIDRaw,State,ExitCode,Submit,Start,End,NodeList,Reason,JobName"
@@ -66,8 +67,12 @@ class Slurm:
         self._looked = -LOOK_SECONDS
         self._seen: Json = {}
 
-    def submit(self, folder: str, script: str, job: Json, secrets: Dict[str, str]) -> Json:
-        """Submit the script from the run's folder: {"job": id}, and "again" where that had been done before."""
+    def submit(self, folder: str, texts: Dict[str, str], job: Json, secrets: Dict[str, str]) -> Json:
+        """Submit `texts["script"]` from the run's folder: {"job": id}, and "again" where that had been done before.
+
+        `texts["record"]` is the workstation's own, for other workstations to find.
+        """
+        script = texts["script"]
         if shutil.which("sbatch") is None:
             raise Failed("no-slurm", "there is no sbatch on the PATH of %s" % os.uname().nodename)
         os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
@@ -88,6 +93,7 @@ class Slurm:
                 if found:
                     _write(os.path.join(folder, "job"), found)
                     return {"job": found, "again": True}
+            _write(os.path.join(folder, "record.json"), texts["record"])
             return {"job": self._submit(folder, path, script, job, secrets)}
         finally:
             os.close(lock)
@@ -144,6 +150,19 @@ class Slurm:
         """The job of a run that was submitted: {"job": id}, "" where there is none."""
         known = _read(os.path.join(folder, "job"))
         return {"job": known or self._by_comment(os.path.basename(folder)) or ""}
+
+    def named(self, runs: str, job: str) -> Json:
+        """The record of the run that is this job: {"record"}; Failed where it is none of ours."""
+        if not JOB_ID.fullmatch(job):
+            raise Failed("job", "not the number of a job: %r" % job)
+        run = self._state(job)[1]
+        if not run:
+            owners = (name for name in os.listdir(runs) if _read(os.path.join(runs, name, "job")) == job)
+            run = max(owners, key=lambda name: os.stat(os.path.join(runs, name)).st_mtime, default="")
+        record = _read(os.path.join(runs, run, "record.json")) if RUN.fullmatch(run) else ""
+        if not record:
+            raise Failed("job", "job %s is no run of Rankdeck's below %s" % (job, runs))
+        return {"record": record}
 
     def look(self, ids: List[str]) -> Json:
         """What Slurm says of the user's jobs: {"squeue", "sacct", "scontrol": {id}, "age"}, each {code, out, err}.

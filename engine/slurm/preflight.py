@@ -45,8 +45,9 @@ class JobPreflight:
     """What is known of a job before it is submitted; the one conversation is with the login node."""
 
     checks: Mapping[str, JobCheck] = CHECKS
+    hosts: tuple[str, ...] = ()
     observations: Mapping[int, Observation | RankdeckError] = {}
-    """Of nodes: none, since Slurm has not chosen them yet."""
+    """Hosts and what they said: none, since Slurm has not chosen them yet."""
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from engine import events
 from engine.errors import ConnectionLost, NodeRefused, PreflightFailed, RankdeckError
 from engine.fleet import close_all, no
@@ -111,7 +113,12 @@ class JobSession(Session):
 
     async def _submit(self, conversation: Conversation, values: Mapping[str, str]) -> tuple[Conversation, str]:
         plan = self.record.plan
-        fields = {"run": plan.run, "script": plan.texts["sbatch"], "job": job_of(plan, self.record.profile)}
+        fields = {
+            "run": plan.run,
+            "script": plan.texts["sbatch"],
+            "job": job_of(plan, self.record.profile),
+            "record": msgspec.json.encode(self.record).decode(),
+        }
         for tries in range(1, SUBMIT_TRIES + 1):
             try:
                 answer = await ask(conversation, "submit", timeout=120.0, secrets=dict(values), **fields)

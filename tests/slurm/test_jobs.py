@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cluster.workstation import VENV, sums, wait_until
+from tests.cluster.workstation import VENV, Workstation, sums, wait_until
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-    from tests.cluster.workstation import Workstation
     from tests.slurm.slurm import Slurm
 
 TRAIN = ("--set", "steps=20", "--set", "log_every=1")
@@ -155,3 +154,17 @@ def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Work
     assert "attempt 1" in told, told
     attempts = {log.parent.parent.name for log in user.folder(run).glob("n0/ranks/*/attempt_*/0/stdout.log")}
     assert attempts == {"attempt_0", "attempt_1"}
+
+
+def test_a_job_is_found_by_its_number_from_another_workstation(slurm: Slurm, user: Workstation, tmp_path: Path) -> None:
+    run = user.launch(counting(slurm, user, "shared", "12"))
+    await_line(slurm, run, "step 3 ")
+    colleague = Workstation(slurm.cluster, slurm.cluster.user_env(tmp_path / "other"))
+    attached = colleague.run("attach", job_of(slurm, run), "--login", "node4")
+    assert attached.returncode == 0, attached.stderr
+    assert f"run {run}" in attached.stderr
+    assert sums(there(slurm, run)).items() <= sums(colleague.folder(run)).items()
+    foreign = slurm.sh("sbatch --parsable --output=/dev/null --wrap=true").strip()
+    refused = colleague.run("attach", foreign, "--login", "node4")
+    assert (refused.returncode, "is no run of Rankdeck's" in refused.stderr) == (2, True), refused.stderr
+    slurm.await_state(foreign, "COMPLETED")

@@ -83,10 +83,10 @@ class PreflightStep(Step):
         matrix = self.query_one(Matrix)
         found = checking.preflight
         if found is not None:
-            matrix.show(found.checks, found.cells(), tuple(node.host for node in found.profile.nodes))
+            matrix.show(found.checks, found.cells(), found.hosts)
             if found is not self._shown:
                 self._shown = found
-                matrix.go_to(0 if found.profile.nodes else None, next(iter(found.checks)))
+                matrix.go_to(0 if found.hosts else None, next(iter(found.checks)))
                 self._arrived = (matrix.cursor, matrix.column)
             if checking.over and self._arrived == (matrix.cursor, matrix.column):
                 # Nobody has moved: what is worst is what they want to see.
@@ -226,7 +226,7 @@ def verdict(checking: Checking, sheet: Sheet, ok: str, wrong: str, warning: str)
         return Content.styled(f"{wrong} preflight: {checking.failure.text}", "bold $error")
     if found is None:
         return Content.styled("preflight has not been run", "$secondary")
-    count = len(found.profile.nodes)
+    count = len(found.hosts)
     nodes = "Slurm" if not count else "1 node" if count == 1 else f"{count:,} nodes"
     if checking.running:
         open_ = sum(1 for parts in found.waiting.values() if parts)
