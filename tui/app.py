@@ -26,17 +26,19 @@ from tui.dialogs import Ask, Confirm, HostKey, TooSmall
 from tui.glyphs import ASCII, UNICODE
 from tui.help import Help, why_not
 from tui.home import Home
+from tui.plain import Plain
 from tui.watching import Watching
 from tui.wizard.screen import Wizard
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
     from textual import events
     from textual.binding import BindingType
     from textual.dom import DOMNode
+    from textual.filter import LineFilter
     from textual.geometry import Size
     from textual.screen import Screen
     from textual.types import CSSPathType
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from engine.launching import AnyPreflight
     from engine.plan import Plan
     from engine.runs import RunFolder
+
+
+PLAIN = Plain()
 
 
 class RankdeckApp(App[int]):
@@ -121,6 +126,9 @@ class RankdeckApp(App[int]):
             self.push_screen(TooSmall())
         elif TooSmall.fits(size) and isinstance(self.screen, TooSmall):
             self.pop_screen()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), PLAIN] if self.glyphs is ASCII else super().get_line_filters()
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         self._undrawn |= self._batch_count > 0
