@@ -158,8 +158,9 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
 
     def _show(self) -> None:
         """Show the sheet with what is known of the nodes by now."""
-        if not self.is_attached or not self.query(f"#step-{self.here}"):
-            return
+        shown = self.query(f"#step-{self.here}")
+        if not self.is_attached or not shown or not shown.first().is_mounted:
+            return  # what a step is made of is not all there yet; it is shown when it is
         sheet, checking = self.sheet, self.checking
         sheet.hear({**self.prober.observations(sheet.profile), **checking.observations(sheet.profile)})
         self.query_one(PreviewPane).show(sheet.preview)
