@@ -66,7 +66,8 @@ def alarms(ranks: Mapping[int | None, Sequence[Beat]], now: float | None = None)
             found.append(bad)
     for rank in sorted(ranks, key=lambda rank: -len(ranks[rank]))[:SPOKESMEN]:
         found += [one for one in (_spike(rank, ranks[rank]), _drop(rank, ranks[rank])) if one]
-    found += [one for one in (_data_bound(ranks), _straggler(ranks)) if one]
+    times = {rank: pair for rank, beats in ranks.items() if (pair := _data_times(beats)) is not None}
+    found += [one for one in (_data_bound(times), _straggler(times)) if one]
     if now is not None and (stalled := _stall(ranks, now)) is not None:
         found.append(stalled)
     return _once(found)
@@ -130,20 +131,18 @@ def _data_times(beats: Sequence[Beat]) -> tuple[float, float] | None:
     return (median(d for d, _ in both), median(s for _, s in both)) if len(both) >= RECENT else None
 
 
-def _data_bound(ranks: Mapping[int | None, Sequence[Beat]]) -> Alarm | None:
-    times = [pair for beats in ranks.values() if (pair := _data_times(beats)) is not None]
+def _data_bound(times: Mapping[int | None, tuple[float, float]]) -> Alarm | None:
     if not times:
         return None
-    data, step = median(d for d, _ in times), median(s for _, s in times)
+    data, step = median(d for d, _ in times.values()), median(s for _, s in times.values())
     if data < DATA_SHARE * step:
         return None
     text = f"{data / step:.0%} of each step waits for data ({data:.3g} of {step:.3g} s): more or faster data workers"
     return Alarm(kind="data-bound", text=text)
 
 
-def _straggler(ranks: Mapping[int | None, Sequence[Beat]]) -> Alarm | None:
+def _straggler(times: Mapping[int | None, tuple[float, float]]) -> Alarm | None:
     """The rank for whose data all others wait: step times are alike, where ranks wait for each other."""
-    times = {rank: pair for rank, beats in ranks.items() if (pair := _data_times(beats)) is not None}
     if len(times) < 2:
         return None
     late = max(times, key=lambda rank: times[rank][0])

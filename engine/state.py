@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 ERROR_FILE = "error.json"
 """The name of the file in which torchelastic keeps how a rank failed, beside the rank's streams."""
 KINDS: dict[str, Kind] = {ERROR_FILE: "record", "journal.jsonl": "journal"}
-BEATS = 64
-"""Steps of a rank that are kept for the alarms."""
+BEATS, FEW_BEATS, MANY = 64, 16, 128
+"""Steps kept of a rank for the alarms; of many ranks the first and the last, one of which prints, keep more."""
+MEASURED = tuple(field.name for field in msgspec.structs.fields(events.Metric) if field.default is None)
 ALARMS_EVERY = 5.0
 PLACE = re.compile(r"attempt_(\d+)/(\d+)/")
 
@@ -116,6 +117,12 @@ class RunState:
                 self.job = event
             return
         match event:
+            case events.Metric():  # first: of thousands of ranks there are thousands a second
+                worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
+                self._beat(worker, event)
+                event = worker.metric = _merged(worker.metric, event)
+                if self.metric is None or self._newer(event, self.metric):
+                    self.metric = event
             case events.Finding():
                 self.findings.append(event)
             case events.Reached():
@@ -150,12 +157,6 @@ class RunState:
             case events.WorkerExit():
                 worker = self._worker(event.attempt, event.node_rank, event.local_rank, event.rank)
                 worker.ended, worker.code, worker.signal = event.t, event.code, event.signal
-            case events.Metric():
-                worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
-                self._beat(worker, event)
-                event = worker.metric = _merged(worker.metric, event)
-                if self.metric is None or self._newer(event, self.metric):
-                    self.metric = event
             case events.Stop():
                 node.stopping = event.t
                 self.stop_reason = self.stop_reason or event.reason
@@ -223,7 +224,10 @@ class RunState:
         return self._judged
 
     def _beat(self, worker: WorkerState, metric: events.Metric) -> None:
-        beats = self._beats.setdefault(worker.rank, deque(maxlen=BEATS))
+        beats = self._beats.get(worker.rank)
+        if beats is None:
+            ends = min(worker.rank, self.plan.world_size - 1 - worker.rank)
+            beats = self._beats[worker.rank] = deque(maxlen=BEATS if ends < MANY else FEW_BEATS)
         if metric.step is None or (beats and beats[-1].step == metric.step):
             return
         numbers = (_number(value) for value in (metric.loss, metric.rate, metric.step_time, metric.data_time))
@@ -360,7 +364,11 @@ def _merged(old: events.Metric | None, new: events.Metric) -> events.Metric:
     """What is known of a rank after its newest line: lines speak of different things, and each says its own newest."""
     if old is None:
         return new
-    kept = {name: getattr(old, name) for name in new.__struct_fields__ if getattr(new, name) is None}
+    kept = {
+        name: value for name in MEASURED if getattr(new, name) is None and (value := getattr(old, name)) is not None
+    }
+    if not kept and old.extra.keys() <= new.extra.keys():
+        return new
     if "rate" in kept:
         kept["rate_unit"] = old.rate_unit
     return msgspec.structs.replace(new, **kept, extra={**old.extra, **new.extra})
