@@ -114,7 +114,7 @@ class Terminal:
         """Press keys as a hand does: what one piece changes is on the screen before the next."""
         for piece in pieces:
             self.press(piece)
-            self.settle()
+            self.settle(seconds=3.0)
 
     def resize(self, columns: int, lines: int) -> None:
         self.screen.resize(lines, columns)
