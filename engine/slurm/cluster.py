@@ -120,6 +120,20 @@ def read(said: Mapping[str, Any]) -> Cluster:
     return Cluster(partitions=tuple(partitions), accounts=tuple(accounts))
 
 
+def offers(known: Cluster) -> list[str]:
+    """What there is to ask for, a partition a line, and the user's accounts."""
+    lines = []
+    for partition in known.partitions:
+        kinds = dict.fromkeys(machine.gpu_type for machine in partition.machines if machine.gpu_type)
+        words = [f"{partition.nodes} nodes, {partition.free} of them free now"]
+        words += [f"{partition.gpus} GPUs each" + (f" ({', '.join(kinds)})" if kinds else "")] if partition.gpus else []
+        words += [f"at most {partition.max_time / 3600:g} hours"] if partition.max_time is not None else []
+        words += [] if partition.up else ["takes no jobs now"]
+        lines.append(f"{partition.name}{' (the default)' if partition.default else ''}: {', '.join(words)}")
+    accounts = [f"{a.account} (qos {', '.join(a.qos)})" if a.qos else a.account for a in known.accounts]
+    return [*lines, *([f"your accounts: {'; '.join(dict.fromkeys(accounts))}"] if accounts else [])]
+
+
 def seconds(text: str) -> int | None:
     """Slurm's time limit (minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s) in seconds; None for UNLIMITED and junk."""
     days, dash, rest = text.partition("-")

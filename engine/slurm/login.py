@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import NodeRefused, RankdeckError, RequestError
 from engine.fleet import Fleet, no
 from engine.profile import Node
-from engine.slurm import words
+from engine.slurm import cluster, words
 
 if TYPE_CHECKING:
     from engine.conversation import Conversation
@@ -61,6 +61,15 @@ async def ask(conversation: Conversation, what: str, *, timeout: float = 90.0, *
         return await conversation.ask("slurm", timeout=timeout, ask=what, **fields)
     except NodeRefused as refused:
         raise explained(refused) from None
+
+
+async def look_around(profile: Profile, connector: Connector, accept: Accept = no) -> cluster.Cluster:
+    """What the cluster of this profile has to offer now; RankdeckError where its login node cannot tell."""
+    conversation = await Login(profile, connector, accept).dial(0)
+    try:
+        return cluster.read(await ask(conversation, "cluster"))
+    finally:
+        await conversation.close()
 
 
 def explained(refused: NodeRefused) -> RankdeckError:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = (10.0, 10.0, 15.0, 20.0, 30.0, 60.0)
 """Seconds between looks at the queue while nothing changes; the last one repeats."""
 GONE_LOOKS, GONE_AFTER = 3, 60.0
-"""A job that so many answers in a row do not hold, and that is older than so many seconds, is gone."""
+"""A job that so many answers in a row do not hold, and that has been silent for so many seconds, is gone."""
 SUBMIT_TRIES = 3
 SLURM_LOG = "slurm.log"
 
@@ -74,6 +74,7 @@ class JobSession(Session):
         super().__init__(folder, connector, viewer, accept)
         self._login = self._fleet = Login(self.record.profile, connector, accept)
         self._look = asyncio.Event()
+        self._told_at = 0.0  # unix seconds at which a node last told something
         self._settling: set[asyncio.Task[None]] = set()
         self._cancelling: asyncio.Task[list[NodeStop]] | None = None
 
@@ -202,6 +203,8 @@ class JobSession(Session):
 
     def _take(self, event: events.AnyEvent) -> None:
         super()._take(event)
+        if isinstance(event, events.NodeRecord):
+            self._told_at = time.time()
         if isinstance(event, events.Supervisor) and self.state.job is not None and self.state.job.state in jobs.WAITING:
             self._look.set()
         if isinstance(event, events.Finished) and event.node_rank in self._tasks:
@@ -242,7 +245,8 @@ class JobSession(Session):
             try:
                 seen = await self._ask_slurm()
                 absent, complaint = 0 if seen is not None else absent + 1, ""
-                if absent >= GONE_LOOKS and time.time() - self.record.created > GONE_AFTER:
+                quiet_for = time.time() - max(self.record.created, self._told_at)
+                if absent >= GONE_LOOKS and quiet_for > GONE_AFTER:
                     seen = self._gone_job()
             except RankdeckError as error:
                 seen = None

@@ -105,7 +105,7 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
 AWAY: tuple[tuple[str, str, str], ...] = (
     (
         "unable to contact slurm controller|connection refused|zero bytes were transmitted|socket timed out|"
-        "temporarily unable to accept|gave no answer|communication connection failure",
+        "temporarily unable to accept|gave no answer|no answer from|communication connection failure",
         "Slurm's controller does not answer",
         "try again later; scontrol ping says whether it is up",
     ),

@@ -141,6 +141,20 @@ def test_a_node_that_loses_its_power_is_named(slurm: Slurm, user: Workstation) -
     assert outcome(user, run) == "failed"
 
 
+def test_a_controller_that_is_away_for_a_while_is_no_failure_of_the_run(slurm: Slurm, user: Workstation) -> None:
+    run = user.launch(counting(slurm, user, "alone", "60"))
+    await_line(slurm, run, "step 3 ")
+    saved = slurm.folder / "state" / "job_state"
+    wait_until(lambda: run.encode() in saved.read_bytes(), seconds=30)
+    slurm.stop_controller()
+    viewer = user.start("attach", run)
+    told = user.home / "viewer-0.err"
+    wait_until(lambda: "controller does not answer" in told.read_text(), seconds=90)
+    slurm.start_controller()
+    code, words = ended(viewer, user, seconds=120)
+    assert (code, outcome(user, run)) == (0, "succeeded"), words
+
+
 def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Workstation) -> None:
     run = user.launch(counting(slurm, user, "again", "8", requeue=True))
     await_line(slurm, run, "step 3 ")
@@ -154,6 +168,22 @@ def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Work
     assert "attempt 1" in told, told
     attempts = {log.parent.parent.name for log in user.folder(run).glob("n0/ranks/*/attempt_*/0/stdout.log")}
     assert attempts == {"attempt_0", "attempt_1"}
+
+
+def test_a_number_that_slurm_has_given_to_another_job_is_not_taken_for_ours(slurm: Slurm, user: Workstation) -> None:
+    run = user.launch(counting(slurm, user, "first", "600"))
+    await_line(slurm, run, "step 3 ")
+    slurm.forget()
+    other = ""
+    while other != job_of(slurm, run):
+        other = slurm.sh("sbatch --parsable --output=/dev/null --wrap='sleep 600'").strip()
+    slurm.await_state(other, "RUNNING", "PENDING")
+    stopped = user.run("stop", run)
+    assert slurm.state(other) in ("RUNNING", "PENDING"), stopped.stderr
+    done = user.run("attach", run, timeout=150)
+    assert done.returncode == 1, done.stderr
+    slurm.sh("scancel --me")
+    wait_until(lambda: not slurm.sh("squeue -h").strip(), seconds=60)
 
 
 def test_a_job_is_found_by_its_number_from_another_workstation(slurm: Slurm, user: Workstation, tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ def test_partitions_tell_what_they_have_and_what_is_free() -> None:
     assert train is not None
     assert (train.name, train.nodes, train.free, train.gpus, train.max_time) == ("train", 5, 2, 8, 86400)
     assert train.machines[0].gpu_type == "a100"
+    assert cluster.offers(found) == [
+        "train (the default): 5 nodes, 2 of them free now, 8 GPUs each (a100), at most 24 hours",
+        "your accounts: nlp (qos normal, high)",
+    ]
 
 
 def test_what_sinfo_does_not_say_is_left_out() -> None:
