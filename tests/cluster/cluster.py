@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import pwd
 import shutil
@@ -29,6 +30,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = ("ip", "tc", "nft", "sshd", "ssh", "ssh-keygen", "unshare", "nsenter", "setpriv", "hostname", "mount")
 FOLDERS = Path("/var/tmp")
 PREFIX = "rankdeck-cluster-"
+LETTERS = itertools.cycle("abcdefghij")
+"""What tells the clusters of one process apart."""
 
 
 def obstacle() -> str:
@@ -38,7 +41,7 @@ def obstacle() -> str:
     missing = [name for name in PROGRAMS if not shutil.which(name, path=SEARCH)]
     if missing:
         return f"needs the commands {', '.join(missing)}"
-    trial = f"rd{os.getpid()}-trial"
+    trial = f"rd{os.getpid()}t-trial"
     try:
         command("ip", "netns", "add", trial)
         inside = ("unshare", "--uts", "--mount", "--pid", "--fork", "--mount-proc", "true")
@@ -64,13 +67,14 @@ class Cluster:
     """
 
     def __init__(self, count: int = 3) -> None:
-        self.folder = FOLDERS / f"{PREFIX}{os.getpid()}"
+        name = f"{os.getpid()}{next(LETTERS)}"
+        self.folder = FOLDERS / f"{PREFIX}{name}"
         with _one_at_a_time():
             remove_stale()
             self.folder.mkdir(mode=0o755)
             self._lock = (self.folder / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            self.network = Network(f"rd{os.getpid()}", free_subnet())
+            self.network = Network(f"rd{name}", free_subnet())
             self.network.create()
         self.user, self.uid = _login_user()
         self.visible = _visible([REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)], ordinary=self.uid != 0)
@@ -181,12 +185,8 @@ def remove_stale() -> None:
     alive = {f"rd{folder.name.removeprefix(PREFIX)}" for folder in FOLDERS.glob(f"{PREFIX}*")}
     for netns in namespaces():
         owner = netns.split("-")[0]
-        if (
-            netns.startswith("rd")
-            and owner[2:].isdigit()
-            and owner not in alive
-            and not Path("/proc", owner[2:]).exists()
-        ):
+        pid = owner[2:-1]
+        if netns.startswith("rd") and pid.isdigit() and owner not in alive and not Path("/proc", pid).exists():
             Network(owner, "").remove()
 
 

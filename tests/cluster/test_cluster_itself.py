@@ -228,7 +228,7 @@ def test_what_a_crashed_run_left_is_removed_by_the_next(hosts: Hosts) -> None:
     with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, cwd=REPOSITORY) as child:
         assert child.stdout
         assert b"node1" in child.stdout.readline()
-        name = f"rd{child.pid}-node1"
+        name = f"rd{child.pid}a-node1"
         assert name in namespaces()
         remove_stale()
         assert name in namespaces()
