@@ -100,7 +100,7 @@ def start(
         if detach:
             await close_all(conversations)
             session.summarise()
-            emit({"run": made.run}) if isinstance(viewer, JsonLines) else print(made.run)
+            emit({"type": "detached", "run": made.run}) if isinstance(viewer, JsonLines) else print(made.run)
             return EXIT_OK
         session.lost_after = lost_after
         return await watched(session, viewer, conversations, stop_on_leave)

@@ -144,7 +144,9 @@ def test_a_machine_that_cannot_be_reached_is_4_for_stop_and_reap(desk: Desk) -> 
 
 def test_stop_ends_a_run_and_reap_leaves_living_ones_alone(desk: Desk) -> None:
     desk.profile(LINGER)
-    run = desk.objects("launch", "lab", "--detach")[-1]["run"]
+    last = desk.objects("launch", "lab", "--detach")[-1]
+    assert last["type"] == "detached"
+    run = last["run"]
     reaped = desk.run("reap", "lab")
     assert reaped.stdout == ""
     assert f"run {run}/n0 is alive and left alone" in reaped.stderr
