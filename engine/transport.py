@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.errors import HostKeyUnknown
-    from engine.ssh import SshClient
+    from engine.ssh.client import SshClient
 
 LOCAL = "localhost"
 CHUNK = 256 * 1024  # bytes that one receive() returns at most
@@ -119,7 +119,7 @@ class Connector:
 
     def _client(self) -> SshClient:
         if self._ssh is None:
-            from engine.ssh import SshClient
+            from engine.ssh.client import SshClient
 
             self._ssh = SshClient(ask=self._ask, config=self._config)
         return self._ssh

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from engine.ssh import SshClient
+    from engine.ssh.client import SshClient
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def sshd(lab: Lab) -> Iterator[Sshd]:
 
 @pytest.fixture
 async def client(lab: Lab) -> AsyncIterator[SshClient]:
-    from engine.ssh import SshClient, Timeouts
+    from engine.ssh.client import SshClient, Timeouts
 
     client = SshClient(config=lab.config, timeouts=Timeouts(connect=1.0, login=10.0, pause=0.2))
     yield client

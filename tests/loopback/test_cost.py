@@ -11,7 +11,7 @@ import asyncssh
 from tests.loopback.sshd import public
 
 if TYPE_CHECKING:
-    from engine.ssh import SshClient
+    from engine.ssh.client import SshClient
     from tests.loopback.sshd import Lab, Sshd
 
 NODES = 200

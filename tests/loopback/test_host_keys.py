@@ -14,7 +14,7 @@ from tests.loopback.sshd import keygen, public
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from engine.ssh import SshClient
+    from engine.ssh.client import SshClient
     from tests.loopback.sshd import Lab
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from engine.conversation import converse, refusal
 from engine.errors import MachineError, Unreachable
-from engine.ssh import SshClient, Timeouts
+from engine.ssh.client import SshClient, Timeouts
 
 if TYPE_CHECKING:
     from tests.loopback.sshd import Lab

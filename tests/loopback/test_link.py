@@ -21,7 +21,7 @@ from tests.loopback.programs import everything, output
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from engine.ssh import SshClient
+    from engine.ssh.client import SshClient
     from engine.transport import Transport
     from tests.loopback.sshd import Lab, Sshd
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.errors import AuthenticationFailed, ConnectionLost, MachineError, RequestError, Unreachable
-from engine.ssh import SshClient, Timeouts
+from engine.ssh.client import SshClient, Timeouts
 from tests.loopback.programs import output
 from tests.loopback.sshd import keygen, public
 

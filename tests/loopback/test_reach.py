@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.errors import Unreachable
-from engine.ssh import SshClient, Timeouts
+from engine.ssh.client import SshClient, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

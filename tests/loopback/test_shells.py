@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from engine.conversation import Conversation
-    from engine.ssh import SshClient
+    from engine.ssh.client import SshClient
     from tests.loopback.sshd import Lab
 
 RC = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.known_hosts import HostName, KnownHosts, fingerprint, new_entry, parse, remember
+from engine.ssh.known_hosts import HostName, KnownHosts, fingerprint, new_entry, parse, remember
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import MachineError, RequestError
-from engine.ssh_config import SshConfig, expand_command, parse_answer, valid_host, valid_user
-from engine.ssh_grammar import home
+from engine.ssh.config import SshConfig, expand_command, parse_answer, valid_host, valid_user
+from engine.ssh.grammar import home
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh")
 

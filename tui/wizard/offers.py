@@ -9,7 +9,7 @@ import msgspec
 from engine import profile, shelf
 from engine.errors import ProfileError
 from engine.hosts import LOCAL
-from engine.ssh_config import SshConfig
+from engine.ssh.config import SshConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.ssh_config import HostConfig
+    from engine.ssh.config import HostConfig
 
 _DEEPEST_INCLUDE = 16
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import MachineError, RequestError
-from engine.ssh_grammar import Grammar, home, local_user
+from engine.ssh.grammar import Grammar, home, local_user
 from engine.waiting import in_thread
 
 _HOST_FORBIDDEN = frozenset("'`\"$\\;&<>|(){},/@*?!#=")

@@ -1,8 +1,7 @@
-"""ssh connections to nodes, over asyncssh: one connection a node, what can be shared is read once.
+"""Connections to nodes: one a node, shared jump hosts, and no more logins at a time than a server stands.
 
-    names       `ssh -G` decides (ssh_config.py)         host keys   strict, unknown apart from changed (known_hosts.py)
-    login       keys and agent only (ssh_keys.py)        jump hosts  one connection each, shared by all nodes behind it
     load        16 logins at a time, 8 towards one sshd, fewer as soon as it hangs up on us (MaxStartups)
+    jump hosts  one connection each, shared by all nodes behind it
     retried     only a hang-up before the login; never a refused login or a host key
 
 asyncssh's own reading of ssh_config, keys and known_hosts is switched off: it parses them for every connection.
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 from cryptography.utils import CryptographyDeprecationWarning
 
-from engine import known_hosts
 from engine.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -33,12 +31,13 @@ from engine.errors import (
     RequestError,
     Unreachable,
 )
-from engine.known_hosts import KnownHosts
-from engine.ssh_config import HostConfig, SshConfig
-from engine.ssh_dial import Dropped, ProxyProcess, dial, greeting, not_ssh, place, silent, start_proxy
-from engine.ssh_keys import KeyRing, Offer, fresh
-from engine.ssh_link import WINDOW, SshLink
-from engine.ssh_login import CIPHERS, KEX, LOGIN_METHODS, MACS, Login, host_name, translate
+from engine.ssh import known_hosts
+from engine.ssh.config import HostConfig, SshConfig
+from engine.ssh.dial import Dropped, ProxyProcess, dial, greeting, not_ssh, place, silent, start_proxy
+from engine.ssh.keys import KeyRing, Offer, fresh
+from engine.ssh.known_hosts import KnownHosts
+from engine.ssh.link import WINDOW, SshLink
+from engine.ssh.login import CIPHERS, KEX, LOGIN_METHODS, MACS, Login, host_name, translate
 from engine.text import clean
 from engine.waiting import in_thread, within
 

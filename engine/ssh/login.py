@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from engine import known_hosts
 from engine.errors import AuthenticationFailed, HostKeyChanged, HostKeyUnknown, MachineError, Unreachable
-from engine.known_hosts import HostName, Judgement, KnownHosts
-from engine.ssh_dial import hung_up, not_ssh, place
+from engine.ssh import known_hosts
+from engine.ssh.dial import hung_up, not_ssh, place
+from engine.ssh.known_hosts import HostName, Judgement, KnownHosts
 from engine.text import clean
 
 if TYPE_CHECKING:
-    from engine.ssh_config import HostConfig
-    from engine.ssh_dial import ProxyProcess
-    from engine.ssh_keys import Offer
+    from engine.ssh.config import HostConfig
+    from engine.ssh.dial import ProxyProcess
+    from engine.ssh.keys import Offer
 
 # Finite-field groups come last, for servers that have nothing else. Group-exchange (0.6 s of CPU) and SHA-1 are out.
 KEX = (

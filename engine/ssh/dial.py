@@ -15,12 +15,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Unreachable
-from engine.ssh_config import expand_command
+from engine.ssh.config import expand_command
 from engine.text import clean
 from engine.waiting import in_thread, within
 
 if TYPE_CHECKING:
-    from engine.ssh_config import HostConfig
+    from engine.ssh.config import HostConfig
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _MOST_ADDRESSES = 4

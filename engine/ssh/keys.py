@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from engine.ssh_config import HostConfig
+    from engine.ssh.config import HostConfig
     from engine.transport import Asker
 
 _AGENT_TIMEOUT = 10.0  # seconds
