@@ -5,5 +5,5 @@ config        what `ssh -G` makes of the user's configuration; grammar reads it 
 dial          tcp, or the way through jump hosts
 known_hosts   host keys, strictly: an unknown key is not a changed one
 login, keys   keys, agent and certificates; never a password
-link          one command's bytes, in and out
+link          one program on a node, over a channel
 """
