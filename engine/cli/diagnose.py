@@ -23,7 +23,7 @@ def diagnose(options: Namespace) -> int:
     if all(Path(path).exists() for path in options.paths):
         show(diagnosis.diagnose(read_sources(options.paths)), options.json)
         return EXIT_OK
-    if len(options.paths) > 1:
+    if len(options.paths) > 1 or "/" in options.paths[0]:
         missing = next(path for path in options.paths if not Path(path).exists())
         raise RequestError(f"{missing}: no such file or folder", remedy="give one file a node, or the name of one run")
     folder = runs.find(options.paths[0])

@@ -142,6 +142,7 @@ def test_bash_reads_its_completion_and_offers_the_commands(capsys: pytest.Captur
         ("metrics none.log", "none.log: No such file or directory"),
         ("metrics profiles/lab.yaml --pattern (", "--pattern is not a regular expression"),
         ("diagnose none.log other.log", "none.log: no such file or folder"),
+        ("diagnose logs/none.log", "logs/none.log: no such file or folder"),
         ("profiles show lba", "did you mean lab?"),
         ("completion powershell", "invalid choice: 'powershell'"),
     ],
