@@ -38,7 +38,7 @@ STALL_LEAST = 30.0
 """Median intervals, and seconds, without a line of progress."""
 
 
-class Beat(msgspec.Struct, frozen=True, kw_only=True):
+class Beat(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One measured step. Times in seconds; `t` in unix seconds where it is known."""
 
     step: int | None = None

@@ -88,7 +88,7 @@ class WorkerExit(Event, frozen=True, kw_only=True, tag="worker_exit"):
     signal: int | None = None
 
 
-class Metric(Event, frozen=True, kw_only=True, tag="metric"):
+class Metric(Event, frozen=True, kw_only=True, tag="metric", gc=False):
     """The newest progress line of a rank, at most one a second. Times in seconds, memory in GiB, `mfu` in percent."""
 
     attempt: int

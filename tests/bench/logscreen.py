@@ -79,7 +79,7 @@ def feed(path: Path, rate: int, lines: int) -> None:
         while done < lines:
             text = (
                 f"2026-11-24 08:00:00,000 INFO train step {done + n:>9} loss 2.3456 lr 2.0e-04 tokens/s 51,234"
-                f" grad_norm 0.412{'':>9}\n"
+                f" grad_norm 0.412{'':>13}\n"
                 for n in range(min(piece, lines - done))
             )
             file.write("".join(text).encode())

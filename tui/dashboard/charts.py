@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from engine.telling import short
 from tui.dashboard.drawn import Drawn, Piece, strip
-from tui.dashboard.health import step_time
 from tui.glyphs import ASCII
 
 if TYPE_CHECKING:
@@ -102,8 +101,11 @@ class ChartsPanel(Drawn):
 
     def _spread(self, scene: Scene) -> str:
         """How far the ranks lie apart, in words."""
-        state = scene.state
-        times = {w.rank: t for w in state.workers.values() if w.ended is None and (t := step_time(w)) is not None}
+        times = {
+            rank: one.step_time
+            for rank, one in enumerate(scene.ranks)
+            if one.step_time is not None and one.word in ("running", "slow")
+        }
         if len(times) < 2:
             return ""
         slowest = max(times, key=lambda rank: times[rank])

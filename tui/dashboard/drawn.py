@@ -33,6 +33,7 @@ class Drawn(Panel):
     def __init__(self) -> None:
         super().__init__()
         self.scene: Scene | None = None
+        self._made: tuple[object, list[Strip]] = (None, [])
         self._rows: list[Strip] = []
 
     def rows(self, scene: Scene, width: int, height: int) -> list[Strip]:
@@ -54,16 +55,23 @@ class Drawn(Panel):
             return
         base = self.rich_style  # looked up once: the property walks all ancestors
         rows = self.rows(self.scene, width, height)[:height]
-        before, self._rows = self._rows, [row.adjust_cell_length(width).apply_style(base) for row in rows]
-        for y in range(max(len(before), len(self._rows))):
-            if y >= len(before) or y >= len(self._rows) or before[y] != self._rows[y]:
-                self.refresh(Region(0, y, width, 1))
+        frame, before = self._made
+        self._made = ((width, base), rows)
+        if frame != (width, base):
+            self._rows, before = [], []
+        del self._rows[len(rows) :]
+        for y in range(max(len(before), len(rows))):
+            if y < len(rows):
+                if y < len(before) and before[y] == rows[y]:
+                    continue
+                self._rows[y : y + 1] = [rows[y].adjust_cell_length(width).apply_style(base)]
+            self.refresh(Region(0, y, width, 1))
 
     def render_line(self, y: int) -> Strip:
         return self._rows[y] if y < len(self._rows) else Strip.blank(self.content_size.width, self.rich_style)
 
     def on_resize(self, event: events.Resize) -> None:
-        self._rows = []
+        self._made = (None, [])
         self.redraw()
         self.refresh()
 

@@ -79,9 +79,10 @@ The two lines below tell of the selected rank, and count all of them."""
                 cells = range(first, min(block.nproc, first + shown.across))
                 for rank in range(block.first_rank + first, block.first_rank + first + len(cells)):
                     sign, style = signs[look(ranks[rank])]
-                    line.append((sign, chosen if rank == scene.selected else style))
-                    if gap:
-                        line.append((gap, muted))
+                    if rank == scene.selected:
+                        line += [(sign, chosen), (gap, muted)]
+                    else:
+                        line.append((sign + gap, style))
                 ends[y] = x + shown.label + len(cells) * shown.cell
         visible = [strip(merged(line)) for line in lines.values()]
         blank = [strip([]) for _ in range(room - len(visible))]

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 STILL = 1.0
 """Seconds between pictures when nothing happens: clocks go on."""
+REST = 4.0
+"""A picture that took this long to make is followed by so many times as long without one: those of thousands of ranks
+come less often, and take a fifth of a core at most. What the user chooses is drawn at once."""
 
 
 class Dashboard(Screen[None]):
@@ -80,7 +83,7 @@ class Dashboard(Screen[None]):
         self._current = "logs" if any(panel.key == "logs" for panel in PANELS) else PANELS[0].key
         self._zoomed = False
         self._drawn: tuple[object, ...] = ()
-        self._drawn_at = 0.0
+        self._drawn_at = self._rested = 0.0
         self._keys: tuple[bool | None, ...] = ()
         self._ranks: list[Health] = []
         self._leaving = False
@@ -112,6 +115,9 @@ class Dashboard(Screen[None]):
         drawn = (self.watching.version, self._selected)
         if (drawn == self._drawn and now - self._drawn_at < STILL) or terminal.congested(self.app):
             return
+        began = time.monotonic()
+        if drawn[1:] == self._drawn[1:] and began < self._rested:
+            return
         self._drawn, self._drawn_at = drawn, now
         self._ranks = health(self.session.state)
         self._show_failure()
@@ -124,6 +130,7 @@ class Dashboard(Screen[None]):
         for panel in self._panels:
             if panel.display:
                 panel.draw(scene)
+        self._rested = began + (1 + REST) * (time.monotonic() - began)
 
     def _show_failure(self) -> None:
         """Of a failed run: room for the verdict, and the log of the rank that it names until another is chosen."""
