@@ -305,18 +305,20 @@ def lefts(answer: Mapping[str, Any]) -> tuple[Left, ...]:
     return tuple(safe_left(left) for left in found)
 
 
+ELSEWHERE = "keep the logs elsewhere: --set state_dir=/var/tmp/rankdeck-USER"
 REFUSALS: dict[str, tuple[str, str]] = {
-    "ENOSPC": ("no space left", "free space there, or set `state_dir` in the profile to a folder with room"),
-    "EDQUOT": ("over the disk quota", "free space there, or set `state_dir` in the profile to a folder with room"),
-    "EROFS": ("the file system is read-only", "set `state_dir` in the profile to a folder that can be written"),
-    "EACCES": ("no permission", "set `state_dir` in the profile to a folder that can be written"),
+    "ENOSPC": ("no space left", f"free space there, or {ELSEWHERE}"),
+    "EDQUOT": ("over the disk quota", f"free space there, or {ELSEWHERE}"),
+    "EROFS": ("the file system is read-only", ELSEWHERE),
+    "EACCES": ("no permission", ELSEWHERE),
     "no-run": ("this node does not know the run", ""),
 }
-"""What a node's error code means, and what to do about it."""
+"""What a node's error code means, and what to do about it; USER is whose account it is there."""
 
 
-def refusal(host: str, code: str, text: str) -> NodeRefused:
+def refusal(host: str, code: str, text: str, user: str = "") -> NodeRefused:
     meaning, remedy = REFUSALS.get(code, ("", ""))
+    remedy = remedy.replace("-USER", f"-{user}" if user else "")
     return NodeRefused(f"{meaning} ({text})" if meaning else text or code, node=host, remedy=remedy, code=code)
 
 
@@ -422,7 +424,8 @@ def _unfit(host: str, answer: dict[str, Any]) -> MachineError:
     if answer["error"] == "state":
         number = answer.get("errno")
         code = errno.errorcode.get(number, "os") if isinstance(number, int) else "os"
-        return refusal(host, code, f"{clean(str(answer.get('path')))}: {text}")
+        whose = clean(str(answer.get("user", "")))
+        return refusal(host, code, f"{clean(str(answer.get('path')))}: {text}", whose)
     return NodeRefused(
         text, node=host, remedy=f"chmod 700 the folder, or set `state_dir` in the profile ({__version__})"
     )

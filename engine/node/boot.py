@@ -105,7 +105,7 @@ def boot() -> None:
             return
         path = program(folder)
     except OSError as error:
-        say(error="state", path=root, errno=error.errno, text=error.strerror or str(error))
+        say(error="state", path=root, errno=error.errno, text=error.strerror or str(error), user=user())
         return
     sys.path.insert(0, path)
     from engine.node import serve

@@ -14,9 +14,10 @@ _NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
 
 
 def look() -> Dict[str, Any]:
-    """{memlock, nofile, nofile_hard, shm, cgroup, session, kill_user_processes, linger}; None: no limit, or not known.
+    """{memlock, memlock_hard, nofile, nofile_hard, shm, cgroup, session, kill_user_processes, linger}.
 
-    memlock [bytes]; shm and cgroup as below; session: whether a logout may end what was started here.
+    None: no limit, or not known. memlock and memlock_hard in bytes; shm and cgroup as below; session: whether a logout
+    may end what was started here.
     """
     import resource
 
@@ -24,8 +25,10 @@ def look() -> Dict[str, Any]:
         return [None if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(number)]
 
     soft, hard = limit(resource.RLIMIT_NOFILE)
+    locked, most_locked = limit(resource.RLIMIT_MEMLOCK)
     return {
-        "memlock": limit(resource.RLIMIT_MEMLOCK)[0],
+        "memlock": locked,
+        "memlock_hard": most_locked,
         "nofile": soft,
         "nofile_hard": hard,
         "shm": shm(),

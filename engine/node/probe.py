@@ -55,7 +55,7 @@ def probe(ask: Json) -> Json:
     found = visit
     python = _guarded(found.answer)
     launched: Dict[str, Callable[[], Json]] = {
-        "python": lambda: python,
+        "python": lambda: dict(python, environments=_environments(found.workdir, str(python.get("python", "")))),
         "program": lambda: _program(kind, path, [str(arg) for arg in program.get("args") or ()], found, agent),
         "gpus": lambda: _gpus(found.env, seconds),
     }
@@ -134,12 +134,12 @@ def _program(kind: str, path: str, args: List[str], visit: environment.Visit, ag
     """{kind, path, exists, is_file, executable, size, sha256, files, whole, disk, error}: `path` is where it was found.
 
     sha256 is "" for a file of more than 8 MiB, and for commands, which are nobody's copies; `files` are the sources
-    beside it (`engine.node.sources`); `disk` is the working folder's.
+    beside it (`engine.node.sources`); `disk` is the working folder's, and `fed` as `engine.node.samples` has it.
     """
-    from engine.node import sources
+    from engine.node import samples, sources
 
     answer: Json = {"kind": kind, "path": "", "exists": False, "is_file": False, "disk": _disk(visit.cwd)}
-    answer.update(size=None, sha256="", error="")
+    answer.update(size=None, sha256="", error="", fed=samples.look(kind, path, args, visit.cwd))
     if kind == "module":
         answer["error"] = visit.module_error
         answer["path"] = visit.module or ""
@@ -175,6 +175,12 @@ def _disk(path: str) -> Json:
         return {"path": path, "free": room.f_bavail * room.f_frsize, "inodes": inodes, "device": os.stat(path).st_dev}
     except OSError:
         return {"path": path}
+
+
+def _environments(workdir: str, python: str) -> List[Json]:
+    from engine.node import venvs
+
+    return venvs.look(workdir, python)
 
 
 def _gpus(env: Dict[str, str], seconds: float) -> Json:

@@ -37,6 +37,29 @@ def size(seen: Seen) -> Iterator[Note]:
         )
 
 
+@check("batch.data", needs=("gpus", "program"), across=True)
+def data(seen: Seen) -> Iterator[Note]:
+    """The data fills at least one step of all ranks."""
+    counts = {rank: ranks_of(node, observed) for rank, node, observed in seen.nodes()}
+    asked, world = seen.profile.batch, sum(counts.values())
+    told: set[str] = set()
+    for rank, _, observed in seen.nodes():
+        fed = observed.program.fed
+        share = fed.share or (asked.per_device * asked.grad_accum if asked is not None else 0)
+        total = share * world
+        if fed.samples is None or fed.samples >= total or len(counts) < len(seen.profile.nodes) or fed.data in told:
+            continue
+        told.add(fed.data)
+        most = max(1, fed.samples // world)
+        fits = asked is not None and not fed.share and fed.samples >= world
+        yield warning(
+            rank,
+            f"{fed.data} has {fed.samples} samples, and one step of {world} ranks takes {total}",
+            fix=[f"batch.per_device={min(most, asked.per_device)}", "batch.grad_accum=1"] if asked and fits else [],
+            remedy="" if fits else "use fewer ranks, smaller batches, or more data",
+        )
+
+
 @check("batch.even", needs=("gpus",), across=True)
 def even(seen: Seen) -> Iterator[Note]:
     """Every node has the same number of ranks."""

@@ -24,7 +24,7 @@ def driver(seen: Seen) -> Iterator[Note]:
     """The NVIDIA driver answers wherever there is a card."""
     for rank, node, observed in seen.nodes():
         gpus = observed.gpus
-        remedy = "reload the driver or reboot the node, then see that nvidia-smi answers there"
+        remedy = f"on {node.host}: sudo modprobe -r nvidia_uvm nvidia && sudo modprobe nvidia, or sudo reboot"
         if gpus.error and gpus.tool and not gpus.cards and _no_driver(gpus.error):
             continue  # nvidia-smi comes with many container images: no card, no driver, no trouble
         if gpus.error:
@@ -188,19 +188,36 @@ def busy(seen: Seen) -> Iterator[Note]:
     for rank, node, observed in seen.nodes():
         evidence: list[str] = []
         ours: dict[str, None] = {}
-        for gpu in _taken(node, observed):
+        taken = _taken(node, observed)
+        for gpu in taken:
             users = [p for p in observed.gpus.processes if p.uuid == gpu.uuid]
             for process in users:
                 ours.update(dict.fromkeys([observed.jobs.end(process.job)] if process.job else []))
                 size = "" if process.used is None else f", {process.used} MiB"
                 run = f", from the run {process.job}" if process.job else ""
                 evidence.append(f"GPU {gpu.index}: {process}{size}{run}: {process.cmd[:120]}".rstrip(": "))
-            if not users and gpu.used is not None and gpu.used > BUSY_MIB:
+            if not users and _in_use(gpu, observed):
                 evidence.append(f"GPU {gpu.index}: {gpu.used} MiB in use, and no process in sight")
         if evidence:
-            pick = f"wait, or pick free GPUs: --set 'nodes[{rank}].devices=[…]'"
-            remedy = f"if nobody needs what runs there: {'; '.join(ours)}" if ours else pick
-            yield warning(rank, "GPUs are in use", evidence=evidence[:16], remedy=remedy)
+            free = [gpu.index for gpu in observed.gpus.usable if not _in_use(gpu, observed)]
+            picked = _pick(rank, node, free[: len(taken)])
+            fix = picked if len(free) >= len(taken) and not ours else []
+            few = "wait, or use what is free: " + " ".join(f"--set '{setting}'" for setting in picked)
+            few = few if free else "wait, or take another node"
+            remedy = f"if nobody needs what runs there: {'; '.join(ours)}" if ours else "" if fix else few
+            yield warning(rank, "GPUs are in use", evidence=evidence[:16], remedy=remedy, fix=fix)
+
+
+def _pick(rank: int, node: Node, indices: list[int]) -> list[str]:
+    """Settings that let a node use these GPUs."""
+    listed = ",".join(map(str, indices))
+    counted = [] if node.gpus in ("auto", len(indices)) else [f"nodes[{rank}].gpus=auto"]
+    return [f"nodes[{rank}].devices=[{listed}]", *counted]
+
+
+def _in_use(gpu: Gpu, observed: Observation) -> bool:
+    shown = any(process.uuid == gpu.uuid for process in observed.gpus.processes)
+    return shown or (gpu.used is not None and gpu.used > BUSY_MIB)
 
 
 def _taken(node: Node, observed: Observation) -> tuple[Gpu, ...]:

@@ -26,11 +26,16 @@ def memlock(seen: Seen) -> Iterator[Note]:
         if limit is None or not observed.fabric.active or "NCCL_IB_DISABLE" in seen.profile.env:
             continue
         note = error if limit < MEMLOCK_LEAST else warning
+        text = f"only {limit >> 10} kB of memory may be locked (ulimit -l): RDMA needs all of its buffers locked"
+        if observed.limits.memlock_hard is None:
+            yield note(rank, text, fix=[_first(seen, rank, "ulimit -l unlimited")])
+            continue
         yield note(
             rank,
-            f"only {limit >> 10} kB of memory may be locked (ulimit -l): RDMA needs all of its buffers locked",
+            text,
             remedy=f"on {node.host}: echo '* - memlock unlimited' | sudo tee /etc/security/limits.d/rdma.conf, log in"
-            " anew; where sshd itself is limited: sudo systemctl edit ssh, LimitMEMLOCK=infinity",
+            " anew; where sshd itself is limited: sudo systemctl edit ssh, LimitMEMLOCK=infinity; without RDMA, and"
+            " slower: --set env.NCCL_IB_DISABLE=1",
         )
 
 
@@ -45,12 +50,16 @@ def files(seen: Seen) -> Iterator[Note]:
             continue
         text = f"{soft} files may be open (ulimit -n): {world} ranks, each connected to every other, need about {need}"
         if hard is None or hard >= need:
-            line = node.activate or seen.profile.program.activate
-            raised = f"ulimit -n {need}" + (f" && {line}" if line else "")
-            yield warning(rank, text, fix=[f"nodes[{rank}].activate={raised}"])
+            yield warning(rank, text, fix=[_first(seen, rank, f"ulimit -n {need}")])
         else:
             line = "echo '* - nofile 65536' | sudo tee /etc/security/limits.d/nofile.conf"
             yield warning(rank, text, remedy=f"on {node.host}: {line}, log in anew")
+
+
+def _first(seen: Seen, rank: int, command: str) -> str:
+    """A setting that runs a command before a node's activation."""
+    line = seen.profile.nodes[rank].activate or seen.profile.program.activate
+    return f"nodes[{rank}].activate={command}" + (f" && {line}" if line else "")
 
 
 def _after(activation: int | None, session: int | None) -> int | None:

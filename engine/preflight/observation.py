@@ -6,6 +6,7 @@ node could not look at it, and then the rest of that part is at its defaults.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -86,10 +87,11 @@ class Cgroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job may use; `memlock` in bytes, None for no limit. See `engine.node.limits`."""
+    """What a job may use; `memlock` in bytes, None for no limit, a hard 0 is not known. See `engine.node.limits`."""
 
     error: str = ""
     memlock: Count | None = None
+    memlock_hard: Count | None = 0
     nofile: Count | None = None
     nofile_hard: Count | None = None
     shm: Shm = Shm()
@@ -119,10 +121,25 @@ class Fabric(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(port for port in self.ports if port.state == "ACTIVE")
 
 
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """A Python environment with a torchrun, in the folder `prefix`; `venv`: with a bin/activate."""
+
+    prefix: str
+    venv: bool = False
+    torch: str = ""
+
+    @property
+    def activate(self) -> str:
+        """The line that activates it."""
+        path = shlex.quote(self.prefix)
+        return f"source {path}/bin/activate" if self.venv else f"export PATH={path}/bin:$PATH"
+
+
 class Python(msgspec.Struct, frozen=True, kw_only=True):
     """The launch's own environment; `code` is the exit status of a step that failed, `output` what it printed.
 
     `nofile` and `memlock` [bytes] are the limits that the activation leaves; -1 for none, None where it is not known.
+    `environments` are others that could be activated.
     """
 
     error: str = ""
@@ -145,11 +162,21 @@ class Python(msgspec.Struct, frozen=True, kw_only=True):
     nofile: int | None = None
     memlock: int | None = None
     set: dict[str, str] = {}
+    environments: Annotated[tuple[Environment, ...], Meta(max_length=64)] = ()
 
     @property
     def looked(self) -> bool:
         """Whether Python came up after the activation, so that an empty field means "not there"."""
         return self.activated and not self.error
+
+
+class Fed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the program trains on: at most so many `samples` (None: not known), of which a rank takes `share` a step as
+    its own settings say (0: they do not)."""
+
+    data: str = ""
+    samples: Count | None = None
+    share: Count = 0
 
 
 class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +196,7 @@ class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
     files: Annotated[dict[str, str], Meta(max_length=1024)] = {}
     whole: bool = True
     disk: Disk = Disk()
+    fed: Fed = Fed()
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):

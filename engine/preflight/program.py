@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from engine.preflight import commands
 from engine.preflight.findings import Note, Seen, check, differing, error, ranks_text, warning
 from engine.text import clean_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from engine.profile import Profile
 
 _MEANINGS = {126: "not executable", 127: "command not found", 130: "interrupted", 137: "killed", 143: "terminated"}
 
@@ -17,14 +21,15 @@ _MEANINGS = {126: "not executable", 127: "command not found", 130: "interrupted"
 @check("program.workdir", needs=("python",))
 def workdir(seen: Seen) -> Iterator[Note]:
     """The working folder is there."""
-    for rank, _, observed in seen.nodes():
+    for rank, node, observed in seen.nodes():
         python = observed.python
         if python.workdir and not python.error and not python.workdir_ok and not python.timed_out:
             yield error(
                 rank,
                 f"cannot change to the working folder {python.workdir}",
                 evidence=clean_lines(python.output, 3),
-                remedy=f"make it there, or name the node's own: --set nodes[{rank}].workdir=PATH",
+                remedy=f"make it: {commands.there(node, f'mkdir -p {shlex.quote(python.workdir)}')}; or name the"
+                f" node's own: --set nodes[{rank}].workdir=PATH",
             )
 
 
@@ -34,19 +39,22 @@ def activate(seen: Seen) -> Iterator[Note]:
     for rank, node, observed in seen.nodes():
         python = observed.python
         line = (node.activate or seen.profile.program.activate).strip()
-        remedy = f"try it there: ssh {node.host}; bash; {line}" if line else "set program.activate"
+        fix = commands.activation(seen, rank) if python.workdir_ok else []
+        remedy = f"see it fail: {commands.there(node, f'bash -c {shlex.quote(line)}')}" if line else ""
+        remedy = remedy or f"--set 'nodes[{rank}].activate=source …/bin/activate'"
         evidence = clean_lines(python.output, 5)
         if python.activated and python.error:
             text = f"Python is of no use after the activation: {python.error}"
-            yield error(rank, text, evidence=evidence, remedy=remedy)
+            yield error(rank, text, evidence=evidence, remedy=remedy, fix=fix)
         elif python.activated:
             continue
         elif python.error:
             yield error(rank, f"the environment could not be looked at: {python.error}")
         elif python.timed_out:
-            yield error(rank, "the activation does not come to an end", evidence=evidence, remedy=remedy)
+            yield error(rank, "the activation does not come to an end", evidence=evidence, remedy=remedy, fix=fix)
         elif python.workdir_ok:
-            yield error(rank, f"the activation fails: {_status(python.code)}", evidence=evidence, remedy=remedy)
+            text = f"the activation fails: {_status(python.code)}"
+            yield error(rank, text, evidence=evidence, remedy=remedy, fix=fix)
 
 
 @check("program.present", needs=("python", "program"))
@@ -63,11 +71,16 @@ def present(seen: Seen) -> Iterator[Note]:
         if found.exists:
             yield error(rank, f"{found.path} is a folder", remedy="name the file: --set program.path=PATH")
             continue
+        remedy = "copy it to the node, use a shared folder, or name another: --set program.path=PATH"
+        if program.kind in ("script", "xtuner") and len(seen.profile.nodes) > 1:
+            other = 0 if rank else 1
+            copy = commands.copied(seen.profile, other, rank, [program.path])
+            remedy = f"copy that of node {other}: {copy}; or name another: --set program.path=PATH"
         yield error(
             rank,
             f"{_NOUNS[program.kind]} {found.path or program.path} is not there",
             evidence=clean_lines(found.error, 3),
-            remedy="copy it to the node, use a shared folder, or name another: --set program.path=PATH",
+            remedy=remedy,
         )
 
 
@@ -91,7 +104,7 @@ def same(seen: Seen) -> Iterator[Note]:
             None,
             f"{seen.profile.program.path} is not the same file on every node",
             evidence=[f"sha256 {value[:12]}: {ranks_text(ranks)}" for value, ranks in groups.items()],
-            remedy="copy one version to every node, or launch as it is: --skip program.same",
+            remedy=_copies(seen.profile, groups, [seen.profile.program.path]),
         )
     if other:
         listed = [
@@ -99,14 +112,38 @@ def same(seen: Seen) -> Iterator[Note]:
             for name, groups in other.items()
         ]
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        first = next(iter(other.values()))
+        alike = [name for name, groups in other.items() if [*groups.values()] == [*first.values()]][:8]
         # What is missing may not be needed, and a file that is no code may be a node's own.
         sure = any(name.endswith(".py") or name in seen.profile.program.args for name in other if "" not in other[name])
         yield (error if sure else warning)(
             None,
             f"not the same on every node: {next(iter(other))}{more}",
             evidence=listed[:8],
-            remedy="copy one version to every node (rsync -a), or launch as it is: --skip program.same",
+            remedy=_copies(seen.profile, first, [_from_workdir(seen.profile, name) for name in alike]),
         )
+
+
+def _copies(profile: Profile, groups: Mapping[str, list[int]], names: list[str]) -> str:
+    """How every node gets what most have."""
+    best = next(value for value in groups if value)
+    if profile.program.kind == "module":
+        return "copy one version to every node (rsync -a), or launch as it is: --skip program.same"
+    source = groups[best][0]
+    made = [
+        commands.copied(profile, source, rank, names)
+        for value, ranks in groups.items()
+        if value != best
+        for rank in ranks
+    ]
+    more = " (and so to the others)" if len(made) > 2 else ""
+    return f"copy that of node {source}: {'; '.join(made[:2])}{more}; or launch as it is: --skip program.same"
+
+
+def _from_workdir(profile: Profile, name: str) -> str:
+    """What `engine.node.sources` calls a file, as the working folder does: those beside the program are found there."""
+    named = any(name in (arg, arg.partition("=")[2]) for arg in profile.program.args)
+    return name if named else str(PurePosixPath(profile.program.path).parent / name)
 
 
 @check("program.torch", needs=("python",))
@@ -118,7 +155,8 @@ def torch(seen: Seen) -> Iterator[Note]:
             yield error(
                 rank,
                 f"{python.python} has no torch",
-                remedy=f"activate the environment that has it: --set nodes[{rank}].activate='source …/bin/activate'",
+                fix=(fix := commands.activation(seen, rank)),
+                remedy="" if fix else f"name its environment: --set 'nodes[{rank}].activate=source …/bin/activate'",
             )
 
 
@@ -131,7 +169,8 @@ def torchrun(seen: Seen) -> Iterator[Note]:
             yield error(
                 rank,
                 f"torchrun is not on the PATH, though {python.python} has torch {python.torch}",
-                remedy=f"put its folder on the PATH: --set nodes[{rank}].activate='export PATH=…:$PATH'",
+                fix=(fix := commands.activation(seen, rank)),
+                remedy="" if fix else f"put its folder on the PATH: --set 'nodes[{rank}].activate=export PATH=…:$PATH'",
             )
 
 
@@ -150,11 +189,22 @@ def xtuner(seen: Seen) -> Iterator[Note]:
 
 @check("program.versions", needs=("python", "gpus"), across=True)
 def versions(seen: Seen) -> Iterator[Note]:
-    """torch, NCCL, Python and XTuner have one version each."""
+    """torch, its CUDA, NCCL, Python and XTuner have one version each."""
     looked = {rank: o.python for rank, _, o in seen.nodes() if o.python.looked and o.python.torch}
+    torches = differing({rank: p.torch for rank, p in looked.items()})
+    wanted = next(iter(torches), "")
+    odd = [rank for version, ranks in torches.items() if version != wanted for rank in ranks]
+    found = {rank: commands.activation(seen, rank, wanted) for rank in odd}
+    fix = [setting for settings in found.values() for setting in settings]
+    asked = wanted.partition("+")
+    index = f" --index-url https://download.pytorch.org/whl/{asked[2]}" if asked[2] else ""
+    pip = [_installed(seen, rank, f"torch=={asked[0]}{index}") for rank in odd if not found[rank]]
+    remedy = "; ".join([*pip[:2], "or launch as it is: --skip program.versions"])
+    yield from _versions("torch", {rank: p.torch for rank, p in looked.items()}, error, remedy, fix)
     remedy = "install the same version on every node, or launch as it is: --skip program.versions"
-    yield from _versions("torch", {rank: p.torch for rank, p in looked.items()}, error, remedy)
     if any(o.gpus.gpus for _, _, o in seen.nodes()):
+        if not torches:  # whose versions tell CUDA's where they differ
+            yield from _versions("CUDA of torch", {rank: p.cuda for rank, p in looked.items()}, error, remedy)
         nccl = {rank: p.nccl for rank, p in looked.items() if p.nccl}
         yield from _versions("NCCL", nccl, error, remedy)
     minors = {rank: ".".join(p.python_version.split(".")[:2]) for rank, p in looked.items()}
@@ -164,7 +214,16 @@ def versions(seen: Seen) -> Iterator[Note]:
         yield from _versions("XTuner", xtuner, warning, "install the same version on every node")
 
 
-def _versions(name: str, values: Mapping[int, str], note: Callable[..., Note], remedy: str) -> Iterator[Note]:
+def _installed(seen: Seen, rank: int, what: str) -> str:
+    """How a node's environment gets a package."""
+    node = seen.profile.nodes[rank]
+    line = node.activate or seen.profile.program.activate
+    return commands.there(node, f"{line + ' && ' if line else ''}python -m pip install {what}")
+
+
+def _versions(
+    name: str, values: Mapping[int, str], note: Callable[..., Note], remedy: str, fix: Iterable[str] = ()
+) -> Iterator[Note]:
     groups = differing(values)
     if groups:
         yield note(
@@ -172,6 +231,7 @@ def _versions(name: str, values: Mapping[int, str], note: Callable[..., Note], r
             f"{name} is not the same on every node: {', '.join(groups)}",
             evidence=[f"{name} {value}: {ranks_text(ranks)}" for value, ranks in groups.items()],
             remedy=remedy,
+            fix=fix,
         )
 
 

@@ -6,15 +6,21 @@ import statistics
 from typing import TYPE_CHECKING
 
 from engine import errors
+from engine.hosts import LOCAL
+from engine.preflight import commands
 from engine.preflight.findings import Note, Seen, check, error, info, warning
 from engine.text import clean, clean_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from engine.preflight.observation import Observation
+
 ROOM, WORKDIR_ROOM = 64 << 20, 1 << 30
 INODES = 1000
 SLOW_SHELL = 2.0
+FAR = 0.5
+"""Seconds of a round trip over ssh beyond which every key and every click is felt."""
 SKEW, SKEW_C10D = 2.0, 10.0
 """Seconds: torch's dynamic_rendezvous.py takes a node for dead after 3 × 5 s by the clocks of both."""
 
@@ -45,7 +51,7 @@ def ssh(seen: Seen) -> Iterator[Note]:
 def shell(seen: Seen) -> Iterator[Note]:
     """The shell's start-up files are quick and quiet."""
     for rank, node, observed in seen.nodes():
-        about, see = observed.reach, f"see what its start-up files do: time ssh {node.host} true"
+        about, see = observed.reach, f"see what its start-up files do: time ssh {commands.login(node)} true"
         if about.shell > SLOW_SHELL:
             text = f"the shell takes {about.shell:.1f} s to start: every command over ssh waits for it"
             remedy = f"{see}; conda init is a usual cause"
@@ -53,6 +59,20 @@ def shell(seen: Seen) -> Iterator[Note]:
         elif about.noise:
             text = "its start-up files print where nobody reads: it does not matter here, and breaks scp and rsync"
             yield info(rank, text, evidence=clean_lines(about.noise, 3), remedy=see)
+
+
+@check("reach.latency", needs=("reach",), across=True)
+def latency(seen: Seen) -> Iterator[Note]:
+    """The nodes answer quickly over ssh."""
+    known = {rank: o.reach.latency for rank, node, o in seen.nodes() if o.reach.latency and node.host != LOCAL}
+    for rank, seconds in known.items():
+        if seconds > FAR:
+            text = f"a round trip over ssh takes {seconds:.1f} s: what is shown of it comes late, the training does not"
+            login = commands.login(seen.profile.nodes[rank])
+            yield warning(rank, text, remedy=f"see where it stays: ssh -v {login} true")
+    if known and max(known.values()) <= FAR:
+        low, high = min(known.values()) * 1e3, max(known.values()) * 1e3
+        yield info(None, f"round trips over ssh: {low:.1f} to {high:.1f} ms")
 
 
 @check("reach.clock", needs=("reach",), across=True)
@@ -98,12 +118,12 @@ def state(seen: Seen) -> Iterator[Note]:
         about = observed.system.state
         if observed.system.error or not about.path:
             continue
-        remedy = "free some space, or name another folder: --set state_dir=PATH"
+        remedy = f"free some space there, or {_elsewhere(observed)}"
         if not about.writable:
             yield error(
                 rank,
                 f"the state folder {about.path} cannot be written to: {about.error or 'permission denied'}",
-                remedy="name a folder on a disk of the node: --set state_dir=PATH",
+                remedy=_elsewhere(observed),
             )
         elif about.free is not None and about.free < ROOM:
             yield error(rank, f"{about.free >> 20} MiB free at {about.path}; 64 MiB is the least", remedy=remedy)
@@ -137,12 +157,14 @@ def probe(seen: Seen) -> Iterator[Note]:
                 yield warning(rank, text, evidence=clean_lines(failure, 5))
 
 
+def _elsewhere(observed: Observation) -> str:
+    return f"keep the logs elsewhere: --set state_dir=/var/tmp/rankdeck-{observed.system.user}"
+
+
 def _remedy(kind: type[errors.RankdeckError], seen: Seen, rank: int) -> str:
     node = seen.profile.nodes[rank]
-    user = f"{node.user}@" if node.user else ""
-    port = f"-p {node.port} " if node.port else ""
     known = next((_REMEDIES[base] for base in kind.__mro__ if base in _REMEDIES), "")
-    return known.format(target=f"{port}{user}{node.host}", host=node.host)
+    return known.format(target=commands.login(node), host=node.host)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from engine.node import environment, gpus, ports, proc, shell
+from engine.node import environment, gpus, ports, proc, samples, shell, venvs
 from engine.node.probe import PARTS, probe
 from engine.preflight import judge, read
 from engine.profile import Node, Profile, Program, Rendezvous
@@ -502,3 +502,43 @@ def test_what_a_dead_run_left_is_told_from_what_is_supervised(tmp_path: Path) ->
         jobs = look(tmp_path, parts=["jobs"])["jobs"]
     assert {process["job"] for process in jobs["found"]} == {"dead-1/n0", "alive-1/n0"}
     assert jobs["living"] == ["alive-1/n0"]
+
+
+# ---- what could be used instead, and what there is to train on ----------------------------------------------------
+
+
+def test_an_environment_that_people_keep_beside_their_program_is_found_with_its_torch(tmp_path: Path) -> None:
+    venv, conda = tmp_path / ".venv", tmp_path / "env"
+    for prefix in (venv, conda):
+        write_program(prefix / "bin/torchrun", "#!/bin/sh\n")
+    (venv / "bin/activate").touch()
+    (venv / "pyvenv.cfg").touch()
+    torch = venv / "lib/python3.11/site-packages/torch"
+    torch.mkdir(parents=True)
+    (torch / "version.py").write_text("__version__ = '2.9.1+cu128'\n")
+    found = [each for each in venvs.look(str(tmp_path), "") if each["prefix"].startswith(str(tmp_path))]
+    assert found == [
+        {"prefix": str(venv), "venv": True, "torch": "2.9.1+cu128"},
+        {"prefix": str(conda), "venv": False, "torch": ""},
+    ]
+    assert venvs.look("/nowhere", str(conda / "bin/python"))[0]["prefix"] == str(conda)
+
+
+def test_the_samples_in_files_of_json_lines_are_counted_but_for_those_to_test_with(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n' * 7 + "\n")
+    (tmp_path / "dev.jsonl").write_text("{}\n")
+    args = ["--data=train.jsonl", "--eval", "dev.jsonl"]
+    assert samples.look("script", "train.py", args, str(tmp_path)) == {"data": "train.jsonl", "samples": 7, "share": 0}
+    assert samples.look("script", "train.py", ["--data", "dev.jsonl"], str(tmp_path)) == {}
+
+
+def test_the_samples_of_our_own_training_program_follow_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "tokens.bin").write_bytes(bytes(2 * 65 * 10 + 4))
+    (tmp_path / "config.json").write_text('{"data": "tokens.bin", "per_device_batch": 4, "grad_accum": 3}')
+    found = samples.look("module", "engine.train", ["config.json"], str(tmp_path))
+    assert found == {"data": "tokens.bin", "samples": 10, "share": 12}
+    args = ["config.json", "--set", "per_device_batch={per_device_batch}", "--set", "context=4"]
+    assert samples.look("module", "engine.train", args, str(tmp_path)) == {
+        "data": "tokens.bin", "samples": 130, "share": 0,
+    }  # fmt: skip
+    assert samples.look("module", "engine.train", ["--set", "data=synthetic"], str(tmp_path)) == {}
