@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine import diagnosis, events
+from engine import events
 from engine.text import clean
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def words(event: events.AnyEvent, state: RunState | None = None) -> str:
         case events.Job():
             return event.text
         case events.WorkerExit() if event.code != 0:
-            how = diagnosis.ending(event.code, event.signal)
+            from engine.diagnosis import ending  # all its rules come with it, and most who tell need none
+
+            how = ending(event.code, event.signal)
             return f"{host}: rank {event.rank} (local_rank {event.local_rank}) {how}"
         case events.Worker() if event.attempt and event.local_rank == 0:
             return f"{host}: its ranks were started anew (attempt {event.attempt})"

@@ -1,12 +1,16 @@
-"""The application: themes, the connection to the outside, and which screen is opened first."""
+"""The application: themes, the connection to the outside, and which screen is opened first.
+
+What a screen needs is imported when it is opened, and before that when there is nothing else to do: the first picture
+does not wait for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,19 +20,13 @@ from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.content import Content
 
-from engine import launching, profile, runs, shelf
-from engine.demo import STEPS_ON_SCREEN, demo_profile
 from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
 from engine.transport import Connector
-from tui import keys, terminal, themes, wizard
-from tui.dashboard.screen import Dashboard
+from tui import keys, terminal, themes
 from tui.dialogs import Ask, Confirm, HostKey, TooSmall
 from tui.glyphs import ASCII, UNICODE
 from tui.help import Help, why_not
-from tui.home import Home
 from tui.plain import Plain
-from tui.watching import Watching
-from tui.wizard.screen import Wizard
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -46,10 +44,14 @@ if TYPE_CHECKING:
     from engine.errors import HostKeyUnknown
     from engine.launching import AnyPreflight
     from engine.plan import Plan
+    from engine.profile import Profile
     from engine.runs import RunFolder
+    from tui.dashboard.screen import Dashboard
 
 
 PLAIN = Plain()
+SOON = 0.3
+"""Seconds after the first picture, when the user reads it."""
 
 
 class RankdeckApp(App[int]):
@@ -93,28 +95,44 @@ class RankdeckApp(App[int]):
             self.set_interval(2.0, self._look_for_terminal)
         self.push_screen(self._first)
         self._fit(self.size)
+        self.set_timer(SOON, self._import_the_rest)
+
+    async def _import_the_rest(self) -> None:
+        """So that no screen takes its time to open."""
+        for name in keys.SCREENS:
+            await asyncio.to_thread(importlib.import_module, name)
 
     def first(self) -> Screen[Any]:
         """The screen that the command line asks for."""
         command = getattr(self.options, "command", None)
-        if command == "attach" and self.options is not None:
+        if self.options is None or command is None:
+            from tui.home import Home
+
+            return Home()
+        if command == "attach":
+            from engine import runs
+
             return self.dashboard(runs.find(self.options.run))
-        if command == "demo" and self.options is not None:
+        from tui import wizard
+
+        if command == "demo":
+            from engine.demo import STEPS_ON_SCREEN, demo_profile
+
             steps = STEPS_ON_SCREEN if self.options.steps is None else self.options.steps
             return wizard.launching(demo_profile(steps), ours=True)
-        if command == "launch" and self.options is not None:
+        if command == "launch":
+            from engine import profile, shelf
+
             asked = profile.override(profile.load(shelf.find(self.options.profile)), self.options.settings)
             return wizard.launching(asked, tuple(self.options.skip), collective=self.options.collective)
-        if command == "new" and self.options is not None:
-            return wizard.new(self.options.name)
-        return Home()
+        return wizard.new(self.options.name)
 
     async def _look_for_terminal(self) -> None:
         """Without a terminal there is nobody to draw for; Textual's own way out would wait for it forever."""
         if terminal.lost():
             for screen in self.screen_stack:
-                if isinstance(screen, Dashboard):
-                    await screen.watching.leave()
+                if (watching := getattr(screen, "watching", None)) is not None:
+                    await watching.leave()
             os._exit(EXIT_INTERRUPTED)
 
     def on_resize(self, event: events.Resize) -> None:
@@ -149,6 +167,8 @@ class RankdeckApp(App[int]):
 
     def _fatal_error(self) -> None:
         """Textual would print the local variables of every frame, and with them what nobody should read."""
+        import traceback
+
         self.bell()
         error = self._exception or sys.exc_info()[1]
         text = "".join(traceback.format_exception(error)) if error is not None else "unknown error\n"
@@ -182,6 +202,10 @@ class RankdeckApp(App[int]):
 
     def dashboard(self, folder: RunFolder) -> Dashboard:
         """The dashboard of a run that is known here, live or over."""
+        from engine import launching
+        from tui.dashboard.screen import Dashboard
+        from tui.watching import Watching
+
         watching = Watching()
         session = launching.opened(folder, self.connector, watching, self.accept)
         session.lost_after = getattr(self.options, "lost_after", session.lost_after)
@@ -192,6 +216,10 @@ class RankdeckApp(App[int]):
 
         RankdeckError when it could not be started on every node; nothing runs then.
         """
+        from engine import launching
+        from tui.dashboard.screen import Dashboard
+        from tui.watching import Watching
+
         watching = Watching()
         session, conversations = await launching.launch(checked, plan, self.connector, watching, self.accept)
         session.lost_after = getattr(self.options, "lost_after", session.lost_after)
@@ -199,6 +227,8 @@ class RankdeckApp(App[int]):
 
     def open_profile(self, path: Path | None, *, review: bool = False, hostfile: str = "") -> None:
         """A profile for changing, or with `review` for launching; without a path a new one, from a hostfile's hosts."""
+        from tui import wizard
+
         try:
             if path is None:
                 self.push_screen(wizard.new(hosts=_hostfile(hostfile) if hostfile else ""))
@@ -207,11 +237,16 @@ class RankdeckApp(App[int]):
         except RankdeckError as error:
             self.notify(str(error), severity="error", timeout=10, markup=False)
 
-    def relaunch(self, asked: profile.Profile, run: str) -> None:
+    def relaunch(self, asked: Profile, run: str) -> None:
         """What a run was launched with, for changing and launching again."""
+        from tui import wizard
+
         self.push_screen(wizard.again(asked, run))
 
     def open_demo(self) -> None:
+        from engine.demo import STEPS_ON_SCREEN, demo_profile
+        from tui import wizard
+
         try:
             self.push_screen(wizard.launching(demo_profile(STEPS_ON_SCREEN), ours=True))
         except RankdeckError as error:
@@ -232,8 +267,8 @@ class RankdeckApp(App[int]):
     async def _leave(self) -> None:
         code = EXIT_OK
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, (Dashboard, Wizard)):
-                answer = await screen.before_exit()
+            if (before_exit := getattr(screen, "before_exit", None)) is not None:
+                answer: int | None = await before_exit()
                 if answer is None:
                     return
                 code = answer

@@ -6,6 +6,7 @@ log.search: [slash, ctrl+f]
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
@@ -19,6 +20,10 @@ from engine.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+SCREENS = ("tui.home", "tui.dashboard.screen", "tui.wizard")
+"""The modules of all screens: what they import has the bindings."""
 
 
 def path() -> Path:
@@ -35,6 +40,8 @@ def chosen() -> dict[str, str]:
         raise _wrong(" ".join(str(error).split())) from None
     if not isinstance(asked, dict):
         raise _wrong("it is no list of `action: key`")
+    for name in SCREENS:
+        import_module(name)
     places = list(_places(DOMNode))
     known = {binding.id for place in places for binding in place if binding.id}
     keys: dict[str, str] = {}
