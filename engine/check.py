@@ -22,12 +22,14 @@ import msgspec
 from engine import launchers, preflight
 from engine.collective import SECONDS as SECONDS_COLLECTIVE
 from engine.collective import collective
+from engine.conversation import lefts
 from engine.errors import ConnectionLost, RankdeckError, RequestError
 from engine.fleet import close_all
 from engine.mesh import mesh, speed
 from engine.preflight import pairs
 from engine.preflight.devices import ranks_of
 from engine.preflight.mesh import blocked, lossy
+from engine.preflight.observation import Jobs
 from engine.preflight.speed import busy
 from engine.waiting import within
 
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from engine.conversation import Conversation
+    from engine.events import Left
     from engine.fleet import Fleet
     from engine.plan import Plan
     from engine.preflight import Cell, Collective, Finding, Observation, Speed
+    from engine.preflight.observation import Job
     from engine.preflight.pairs import Pair
     from engine.profile import Profile
 
@@ -156,6 +160,17 @@ class Preflight:
             self._measure = self._measure or SPEED in parts
             self._collective = self._collective or SECONDS_COLLECTIVE
         await self._look(dict.fromkeys(ranks, parts))
+
+    def orphans(self, node_rank: int | None) -> tuple[Job, ...]:
+        """What is left on a node of runs of ours that are dead; of None, which is no node, nothing."""
+        found = self.observations.get(-1 if node_rank is None else node_rank)
+        jobs = found.jobs if isinstance(found, preflight.Observation) else Jobs()
+        return tuple(process for process in jobs.found if process.job not in jobs.living)
+
+    async def reap(self, node_rank: int) -> tuple[Left, ...]:
+        """End what dead runs have left on a node; what could not be ended. RankdeckError where the node is away."""
+        conversation = await self._converse(node_rank)
+        return lefts(await conversation.ask("sweep", timeout=SECONDS, kill=True))
 
     async def close(self) -> None:
         """Leave the nodes."""

@@ -115,7 +115,10 @@ def same(seen: Seen) -> Iterator[Note]:
         first = next(iter(other.values()))
         alike = [name for name, groups in other.items() if [*groups.values()] == [*first.values()]][:8]
         # What is missing may not be needed, and a file that is no code may be a node's own.
-        sure = any(name.endswith(".py") or name in seen.profile.program.args for name in other if "" not in other[name])
+        args = seen.profile.program.args
+        sure = any(
+            name.endswith(".py") or name in args for name, groups in other.items() if len(groups.keys() - {""}) > 1
+        )
         yield (error if sure else warning)(
             None,
             f"not the same on every node: {next(iter(other))}{more}",

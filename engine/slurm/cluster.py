@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GRES = re.compile(r"gpu(?::([A-Za-z0-9_.-]+?))?:(\d+)(?:\(|$|,)")
+_TRACK = re.compile(r"^ProctrackType\s*=\s*(\S+)", re.MULTILINE)
 _PAIR = re.compile(r"([A-Za-z]+)=(\S*)")
 FREE = ("idle",)
 
@@ -70,8 +71,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """`proctrack` is how Slurm tells the processes of a job, "" where that is not known."""
+
     partitions: tuple[Partition, ...] = ()
     accounts: tuple[Account, ...] = ()
+    proctrack: str = ""
 
     def partition(self, name: str) -> Partition | None:
         """The one of that name, or without a name the default one."""
@@ -117,7 +121,9 @@ def read(said: Mapping[str, Any]) -> Cluster:
         if len(fields) >= 3 and fields[0]:
             qos = tuple(q for q in fields[2].split(",") if q)
             accounts.append(Account(account=fields[0], partition=fields[1], qos=qos))
-    return Cluster(partitions=tuple(partitions), accounts=tuple(accounts))
+    tracks = _TRACK.search(_text(said, "config"))
+    proctrack = clean(tracks[1], 100) if tracks else ""
+    return Cluster(partitions=tuple(partitions), accounts=tuple(accounts), proctrack=proctrack)
 
 
 def offers(known: Cluster) -> list[str]:

@@ -11,6 +11,7 @@ from engine import launchers
 from engine.errors import RankdeckError, RequestError
 from engine.launchers import slurm as text
 from engine.preflight import Finding
+from engine.preflight.findings import error, info, warning
 from engine.preflight.matrix import Cell
 from engine.slurm import cluster
 from engine.slurm.login import Login, ask
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from engine.conversation import Conversation
     from engine.fleet import Accept
     from engine.plan import Plan
-    from engine.preflight import Observation, Severity
-    from engine.profile import Profile, Slurm
+    from engine.preflight import Observation
+    from engine.preflight.findings import Note
+    from engine.profile import Profile, Slurm, SlurmGroup
     from engine.transport import Connector
 
 
@@ -38,6 +40,7 @@ CHECKS = {
     "slurm.login": JobCheck("the login node answers, and Slurm is there"),
     "slurm.request": JobCheck("the partition has what is asked for"),
     "slurm.test": JobCheck("sbatch --test-only takes the script"),
+    "slurm.track": JobCheck("Slurm finds every process of a job at its end"),
 }
 
 
@@ -107,9 +110,9 @@ class JobPreflight:
         """Ask everything. When this is cancelled, the conversation is closed."""
         try:
             await self._look()
-        except RankdeckError as error:
-            self.conversations.setdefault(0, error)
-            self._found("slurm.login", "error", error.text, remedy=error.remedy)
+        except RankdeckError as failure:
+            self.conversations.setdefault(0, failure)
+            self._found("slurm.login", error(None, failure.text, remedy=failure.remedy))
         except BaseException:
             await self.close()
             raise
@@ -130,60 +133,92 @@ class JobPreflight:
         tested = await ask(conversation, "test", script=self.plan("preflight").texts["sbatch"])
         self._done("slurm.login")
         self.cluster = cluster.read(await ask(conversation, "cluster"))
-        for severity, words, remedy in lacks(self.profile, self.cluster):
-            self._found("slurm.request", severity, words, remedy=remedy)
-        self._done("slurm.request")
+        for check, notes in (
+            ("slurm.request", lacks(self.profile, self.cluster)),
+            ("slurm.track", tracked(self.cluster)),
+        ):
+            for each in notes:
+                self._found(check, each)
+            self._done(check)
         said = str(tested.get("err", "")).strip() or str(tested.get("out", "")).strip()
         if tested.get("code") == 0:
-            self._found("slurm.test", "info", said.removeprefix("sbatch: "))
+            self._found("slurm.test", info(None, said.removeprefix("sbatch: ")))
         else:
-            error = explain(said, self._login.host)
-            self._found("slurm.test", "error", error.text, remedy=error.remedy)
+            refusal = explain(said, self._login.host)
+            self._found("slurm.test", error(None, refusal.text, remedy=refusal.remedy))
 
     def _done(self, check: str) -> None:
         self._waiting.discard(check)
         self._changed()
 
-    def _found(self, check: str, severity: Severity, words: str, *, remedy: str = "") -> None:
+    def _found(self, check: str, note: Note) -> None:
         if check not in self.skip:
-            finding = Finding(check=check, severity=severity, text=words, host=self._login.host, remedy=remedy)
+            finding = Finding(
+                check=check,
+                severity=note.severity,
+                text=note.text,
+                host=self._login.host,
+                remedy=note.remedy,
+                fix=note.fix,
+            )
             self.findings.append(finding)
         self._done(check)
 
 
-def lacks(profile: Profile, known: cluster.Cluster) -> Iterator[tuple[Severity, str, str]]:
-    """What a partition does not have or allow, though sbatch may queue the job for ever: (severity, text, remedy)."""
+def lacks(profile: Profile, known: cluster.Cluster) -> Iterator[Note]:
+    """What a partition does not have or allow, though sbatch may queue the job for ever."""
     slurm = profile.slurm
     if slurm is None or not known.partitions:
         return
-    for group in text.groups(slurm):
+    mine = list(dict.fromkeys(account.account for account in known.accounts))
+    if slurm.account and mine and slurm.account not in mine:
+        why = f"{slurm.account} is none of your accounts: {', '.join(mine[:8])}"
+        yield error(None, why, fix=[f"slurm.account={mine[0]}"])
+    for number, group in enumerate(text.groups(slurm)):
+        where = f"slurm.groups[{number}]" if slurm.groups else "slurm"
         name = group.partition or slurm.partition
         if "," in name:
             continue  # any of several: Slurm chooses
         partition = known.partition(name)
-        names = ", ".join(p.name for p in known.partitions)
         if partition is None:
             if name:
-                yield "error", f"there is no partition {name}", f"slurm.partition is one of: {names}"
+                names = [p.name for p in sorted(known.partitions, key=lambda p: not p.default)]
+                key = f"{where if group.partition else 'slurm'}.partition"
+                why = f"there is no partition {name}"
+                yield error(None, why, fix=[f"{key}={names[0]}"], remedy=f"there are: {', '.join(names)}")
             continue
         yield from _limits(slurm, partition)
-        if group.nodes > (most := min(partition.nodes, partition.max_nodes or partition.nodes)):
-            why = f"{group.nodes} nodes are asked for, and partition {partition.name} gives {most} at most"
-            yield "error", why, f"lower slurm.nodes to {most}, or choose another partition: {names}"
-        if group.gpus_per_node > partition.gpus:
-            why = (
-                f"{group.gpus_per_node} GPUs a node are asked for, and partition {partition.name} has {partition.gpus}"
-            )
-            yield "error", why, "lower slurm.gpus_per_node, or choose another partition"
-        elif partition.free < group.nodes <= partition.nodes:
-            yield "info", f"{partition.free} of {partition.nodes} nodes of {partition.name} are free now: it waits", ""
+        yield from _machines(group, where, partition)
 
 
-def _limits(slurm: Slurm, partition: cluster.Partition) -> Iterator[tuple[Severity, str, str]]:
+def _limits(slurm: Slurm, partition: cluster.Partition) -> Iterator[Note]:
     if not partition.up:
-        yield "warning", f"partition {partition.name} is not up: the job would wait", "see: sinfo"
-    asked = cluster.seconds(slurm.time)
-    if asked is not None and partition.max_time is not None and asked > partition.max_time:
-        hours = partition.max_time / 3600
+        yield warning(None, f"partition {partition.name} is not up: the job would wait", remedy="see: sinfo")
+    asked, most = cluster.seconds(slurm.time), partition.max_time
+    if asked is not None and most is not None and asked > most:
+        hours = most / 3600
         why = f"the time limit {slurm.time} is longer than partition {partition.name} allows ({hours:g} hours)"
-        yield "error", why, "lower slurm.time: with this the job would wait for ever"
+        yield error(None, why, fix=[f"slurm.time={most // 60}"], remedy="with this the job would wait for ever")
+
+
+def _machines(group: SlurmGroup, where: str, partition: cluster.Partition) -> Iterator[Note]:
+    if group.nodes > (most := min(partition.nodes, partition.max_nodes or partition.nodes)):
+        why = f"{group.nodes} nodes are asked for, and partition {partition.name} gives {most} at most"
+        yield error(None, why, fix=[f"{where}.nodes={most}"], remedy="or choose another partition: sinfo")
+    if group.gpus_per_node > partition.gpus:
+        why = f"{group.gpus_per_node} GPUs a node are asked for, and partition {partition.name} has {partition.gpus}"
+        yield error(None, why, fix=[f"{where}.gpus_per_node={partition.gpus}"], remedy="or choose another partition")
+    elif partition.free < group.nodes <= partition.nodes:
+        yield info(None, f"{partition.free} of {partition.nodes} nodes of {partition.name} are free now: it waits")
+
+
+def tracked(known: cluster.Cluster) -> Iterator[Note]:
+    """Whether Slurm finds every process of a job at its end (slurm.conf(5), ProctrackType)."""
+    how = known.proctrack.removeprefix("proctrack/")
+    if how == "pgid":
+        why = "Slurm tracks jobs by process group (proctrack/pgid): a worker in a group of its own outlives its job"
+        yield warning(
+            None, why, remedy="Rankdeck ends its own; the administrators could set ProctrackType=proctrack/cgroup"
+        )
+    elif how and how != "cgroup":
+        yield info(None, f"Slurm tracks jobs by {how}, not by cgroup: it may miss a process, and Rankdeck ends its own")

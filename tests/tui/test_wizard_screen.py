@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,7 @@ from tests.tui.test_wizard_draft import typed
 from tui import wizard
 from tui.app import RankdeckApp
 from tui.dashboard.screen import Dashboard
+from tui.dialogs import Confirm
 from tui.wizard import kept
 from tui.wizard.asking import Difference, OneNode, PickHosts
 from tui.wizard.matrix import Matrix
@@ -25,7 +30,7 @@ from tui.wizard.screen import Wizard
 from tui.wizard.step import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from textual.pilot import Pilot
 
@@ -325,3 +330,56 @@ async def test_square_brackets_and_escapes_are_text_like_any_other() -> None:
             await pilot.press(f"alt+{number}")
             await pilot.pause(0.05)
         assert screen.sheet.draft.get("name") == "[/x]"
+
+
+# ---- what is on the nodes already ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def left_behind(home: Path, job: str, *, alive: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a run of ours on this machine, whose supervisor is alive or not."""
+    folder = home / "state" / "runs" / job
+    folder.mkdir(parents=True)
+    marked = {**os.environ, "RANKDECK_JOB": job, "RANKDECK_RUN_DIR": str(folder)}
+    with (folder / "lock").open("w") as lock, subprocess.Popen(["sleep", "600"], env=marked) as process:
+        if alive:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_nobody_is_disturbed_without_a_yes(own_home: Path) -> None:
+    asked = profile.override(profile.load(saved()), ["nodes[0].gpus=2"])
+    with left_behind(own_home, "other-1/n0", alive=True):
+        async with Opened(wizard.launching(asked, collective=20.0)).run_test(size=SIZE) as pilot:
+            screen = at(pilot)
+            await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+            said = str(pilot.app.screen.query_one(".detail").render())
+            assert said == "the run other-1/n0 is on localhost: an all-reduce over all ranks disturbs it"
+            await pilot.press("n")
+            found = screen.checking.preflight
+            assert found is not None
+            await until(pilot, lambda: not any(found.waiting.values()))
+            told = found.cells()[None, "collective.works"].findings
+            assert [finding.text for finding in told] == [
+                "the all-reduce is not tried, for the run other-1/n0 is on localhost"
+            ]
+
+
+async def test_what_a_dead_run_left_is_ended_with_a_key_and_a_yes(own_home: Path) -> None:
+    asked = profile.override(profile.load(saved()), ["program.workdir=/no/such/folder"])
+    with left_behind(own_home, "dead-1/n0", alive=False) as left:
+        async with Opened(wizard.launching(asked)).run_test(size=SIZE) as pilot:
+            matrix = at(pilot).query_one(Matrix)
+            await until(pilot, lambda: at(pilot).checking.over and matrix.check == "program.workdir")
+            await pilot.press("n")
+            assert matrix.check == "jobs.ours"
+            await until(pilot, lambda: "x ends it here" in text(pilot, "#finding"))
+            await pilot.press("x")
+            await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+            assert "run dead-1/n0" in str(pilot.app.screen.query_one(".detail").render())
+            await pilot.press("y")
+            await until(pilot, lambda: matrix.cells[0, "jobs.ours"].state == "ok")
+        assert left.wait(10) < 0

@@ -11,7 +11,9 @@ from textual.content import Content
 from textual.widgets import Static
 
 from engine import profile
+from engine.check import Preflight
 from engine.errors import RankdeckError
+from engine.preflight import mesh
 from tui.wizard.draft import Draft
 from tui.wizard.fields import FIELDS
 from tui.wizard.matrix import BAD, Matrix
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from engine.launching import AnyPreflight
     from engine.preflight import Cell, Finding
+    from engine.preflight.observation import Job
     from tui.rows import Rows
     from tui.wizard.checking import Checking
     from tui.wizard.sheet import Sheet
@@ -36,6 +39,11 @@ STATES = {
     "unseen": "not looked at: the node does not answer",
     "ok": "in order",
 }
+
+
+LEFT_BEHIND = ("jobs.ours", "devices.busy", "ports.master")
+"""Checks that what a dead run of ours has left makes itself felt in."""
+LISTED = 6
 
 
 class Detail(VerticalScroll, can_focus=True):
@@ -57,6 +65,7 @@ class PreflightStep(Step):
     previews: ClassVar[bool] = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f6", "fix", "apply the fix", id="preflight.fix"),
+        Binding("x", "reap", "end what a dead run left", id="preflight.reap"),
         Binding("f9,s", "skip", "skip this check", id="preflight.skip", show=False),
         Binding("r", "retry(True)", "retry this check", id="preflight.retry", show=False),
         Binding("R", "retry(False)", "retry this node", id="preflight.retry-node", show=False),
@@ -66,7 +75,7 @@ class PreflightStep(Step):
         super().__init__(sheet)
         self.checking = checking
         self._shown: AnyPreflight | None = None
-        self._offered: tuple[str, ...] = ()
+        self._offered: tuple[object, ...] = ()
         self._arrived: tuple[int, int] | None = None
 
     def compose(self) -> ComposeResult:
@@ -124,8 +133,8 @@ class PreflightStep(Step):
     def on_rows_moved(self, event: Rows.Moved) -> None:
         event.stop()
         self.look()
-        if self.fixes() != self._offered:
-            self._offered = self.fixes()
+        if self.working() != self._offered:
+            self._offered = self.working()
             self.refresh_bindings()
 
     def on_rows_chosen(self, event: Rows.Chosen) -> None:
@@ -133,11 +142,13 @@ class PreflightStep(Step):
         self.query_one(Detail).focus()
 
     def working(self) -> tuple[object, ...]:
-        return self.fixes()
+        return (*self.fixes(), *self.orphans())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "retry":
             return None if self.checking.running else True
+        if action == "reap":
+            return bool(self.orphans()) and (None if self.app.readonly or self.checking.running else True)
         return action != "fix" or bool(self.fixes())
 
     def action_retry(self, one: bool) -> None:
@@ -158,6 +169,34 @@ class PreflightStep(Step):
         else:
             return
         self.post_message(self.Answered({}, look=True))
+
+    @work
+    async def action_reap(self) -> None:
+        """End what a dead run of ours has left on the node under the cursor, after a question, and look again."""
+        found, rank, orphans = self.checking.preflight, self.query_one(Matrix).rank, self.orphans()
+        if not isinstance(found, Preflight) or rank is None or not orphans:
+            return
+        listed = [f"{process} of run {process.job}" for process in orphans]
+        more = [f"and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
+        question = f"End what is left of ours on {found.hosts[rank]}?"
+        if not await self.app.confirm(question, "\n".join([*listed[:LISTED], *more]), "End it"):
+            return
+        try:
+            left = await found.reap(rank)
+        except RankdeckError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        for process in left:
+            text = f"cannot be ended: {process.pid} {process.comm} ({process.state})"
+            self.notify(text, severity="warning", markup=False)
+        self.post_message(self.Retry(rank, None))
+
+    def orphans(self) -> tuple[Job, ...]:
+        """What a dead run of ours has left on the node under the cursor, where the check there is about that."""
+        found, matrix = self.checking.preflight, self.query_one(Matrix)
+        if not isinstance(found, Preflight) or matrix.check not in LEFT_BEHIND:
+            return ()
+        return found.orphans(matrix.rank)
 
     def action_fix(self) -> None:
         """Change the answers as the finding under the cursor says, and look again."""
@@ -196,6 +235,10 @@ class PreflightStep(Step):
         parts = [Content.styled(self.query_one(Matrix).checks[check].title, "bold")]
         for finding in cell.findings:
             parts += self._finding(finding)
+        if self.orphans():
+            parts.append(Content.styled("  x ends it here, after a question", "$primary"))
+        if check.startswith("mesh."):
+            parts += self._connections()
         if cell.state == "skipped" and check not in self.sheet.draft.skip:
             parts.append(Content.styled("made only when it is asked for: r does it now", "$secondary"))
         elif not cell.findings:
@@ -203,6 +246,16 @@ class PreflightStep(Step):
         elif cell.state == "waiting":
             parts.append(Content.styled(STATES[cell.state], "$secondary"))
         return Content("\n").join(parts)
+
+    def _connections(self) -> list[Content]:
+        """Who can connect to whom, where somebody cannot."""
+        found = self.checking.preflight
+        if not isinstance(found, Preflight):
+            return []
+        if not any(each.check.startswith("mesh.") and each.severity in BAD for each in found.findings):
+            return []
+        head = Content.styled("connections, from row to column, ms of a round trip", "bold")
+        return [Content(""), head, *map(Content, mesh.picture(found.profile, found.observations))]
 
     def _finding(self, finding: Finding) -> list[Content]:
         glyphs = self.app.glyphs
