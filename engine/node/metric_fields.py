@@ -1,21 +1,18 @@
-"""What the keys of log lines are called, what they mean, and the numbers behind them, in the units of a metric."""
+"""Pairs of keys and numbers in log lines, as the fields of a metric."""
 
 import functools
-import re
-from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+
+from engine.node.metric_keys import ALIASES, MEASURES, RATES, WHAT, Aliases, compiled, meaning, rate_unit
 
 Metric = Dict[str, Any]
-Aliases = Mapping[str, Tuple[str, int]]
-
-EXTRAS = 16  # entries of `extra`
 
 NUMBER = (
     r"[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,24}(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?|[-+]?(?i:nan|inf(?:inity)?)"
 )
-UNIT = (
-    r"(?:tokens|toks?|samples|examples|imgs?|images|its?|iters?|steps|batch(?:es)?)/s(?:ec(?:ond)?)?(?:/gpu|/device)?"
-    r"|s/(?:it|step|iter|batch)|ms|us|[GM]i?B|TFLOPS?|TFLOP/s|%|s(?:ec(?:onds?)?)?"
-)
+RATE = rf"(?:[kKMGB] ?)?{WHAT}(?:/gpu|/GPU|/device)?/s(?:ec(?:ond)?s?)?(?:/gpu|/GPU|/device|/rank)?"
+PER_STEP = r"(?:ms|us|s|secs?|seconds)/(?:it|step|iter|iteration|batch)"
+UNIT = rf"{RATE}|{PER_STEP}|ms|us|[GM]i?[Bb]|TFLOPS?|TFLOP/s|%|s(?:ec(?:onds?)?)?|[kKMG](?![\w/])"
 # `lr=1e-3 tok/s=900`: what looks like a unit is the next key.
 BEHIND = rf"(?: ?({UNIT})(?! ?[:=]| +[-\d.]))?"
 # What may stand behind a number and its unit: no letter, digit, clock (12:30), version (1.2.3), date (2024-01-02).
@@ -29,86 +26,16 @@ PAIR = (
 )
 WORD = rf"(?<![\w./%])([A-Za-z_][\w/%]{{0,39}}\.?)[ \t]{{1,12}}({NUMBER}){BEHIND}{ENDS}()"
 KEY_EDGE = r"[|,;:={}\[\]\"'\t]|  | - "
-ETA = r"(?i)\beta: {0,2}((?:\d+ days?, )?\d+:\d\d(?::\d\d)?)"
-
-
-@functools.lru_cache(maxsize=None)
-def compiled(pattern: str, flags: int = 0) -> "re.Pattern[str]":
-    """Compiled when first needed: a node's agent starts in milliseconds, and a log has one format."""
-    return re.compile(pattern, flags)
-
-
-def alias_table(text: str) -> Aliases:
-    """`target <- name, name, …` a line -> name: (target, order); of several names in a line of a log the first wins."""
-    table: Dict[str, Tuple[str, int]] = {}
-    counts: Dict[str, int] = {}
-    for line in text.strip().splitlines():
-        target, _, names = line.strip().partition(" <- ")
-        for name in names.split(", "):
-            table[name] = (target, counts.setdefault(target, 0))
-            counts[target] += 1
-    return table
-
-
-# A target is a field, or a field with a unit: `step_time ms`, `rate tokens/s`.
-ALIASES = alias_table(
-    """
-    loss <- reduced_llm_loss, reduced_train_loss, lm loss, lm_loss, loss, loss/train/total, train_loss
-    loss <- train loss, training loss, training_loss, average loss, avg loss, avg_loss, mean loss, total_loss
-    loss <- total loss, train_loss_step, loss_step, train/loss_step, nll_loss, local_loss
-    step <- step, global_step, global step, _step, steps, iter, iteration, it, num_updates, update_step, time/batch
-    epoch <- epoch, ep
-    lr <- lr, learning_rate, learning rate, lr-adamw, lr-sgd
-    grad_norm <- grad_norm, grad norm, grad. norm, gradient norm, gradnorm, gnorm, global_grad_norm
-    grad_norm <- l2_norm/grad/global
-    step_time <- time, step_time, step time, iter_time, iter time, batch_time, batch time, time_per_step
-    step_time <- time per step, sec/step, s/it, s/step, dt, train_step_timing in s, train_step_timing
-    step_time <- step_time_s
-    step_time ms <- elapsed time per iteration (ms), elapsed time per iteration, time (ms), step_time_ms
-    step_time ms <- step_time (ms), ms/step, ms/it, ms/batch
-    data_time <- data_time, data time, data_loading_time, dataloader_time, data_loading(s), data
-    rate tokens/s <- tokens/s, tokens/sec, tok/s, tok/sec, toks/s, tokens_per_second, tokens_per_sec
-    rate tokens/s <- train_tokens_per_second, tps, wps, throughput/tokens_per_sec
-    rate tokens/s/gpu <- tgs, tokens/s/gpu, tokens/sec/gpu, tok/s/gpu, tokens_per_sec_per_gpu
-    rate tokens/s/gpu <- tokens_per_gpu_per_second, throughput/device/tokens_per_sec
-    rate samples/s <- samples/s, samples/sec, currsamplespersec, samplespersec, runningavgsamplespersec
-    rate samples/s <- samples_per_second, samples_per_sec, train_samples_per_second, throughput/samples_per_sec
-    rate samples/s <- imgs/s, img/s, imgs/sec, images/s, images/sec, examples/s
-    rate samples/s/gpu <- samples/s/gpu, samples/sec/gpu, throughput/device/samples_per_sec
-    rate it/s <- it/s, its/s, iter/s, steps/s, steps/sec, steps_per_second, train_steps_per_second
-    rate it/s <- throughput/batches_per_sec
-    rate ? <- throughput, speed
-    memory_gib ? <- maxmemallocated, max_memory, memory, mem, peak_mem, peak mem., peak_memory, max_mem, gpu_mem
-    memory_gib ? <- max_memory_allocated
-    eta <- eta
-    mfu <- mfu, mfu(%), mfu (%)
-    tflops <- tflops, tflop/s, throughput per gpu (tflop/s/gpu), tflops/gpu, approx flops per gpu
-    batch <- global batch size, global_batch_size
-    """
-)
-
-SCALES = {"ms": 1e-3, "us": 1e-6, "mb": 1 / 1024, "mib": 1 / 1024}
-# Where a line has several rates: the most telling first.
-RATES = ("tokens/s/gpu", "tokens/s", "samples/s/gpu", "samples/s", "it/s")
-RATE_UNITS = {
-    **dict.fromkeys(("tok", "toks", "token"), "tokens"),
-    **dict.fromkeys(("sample", "example", "examples", "ex", "img", "imgs", "image", "images"), "samples"),
-    **dict.fromkeys(("its", "iter", "iters", "step", "steps", "b", "ba", "batch", "batches"), "it"),
-}
+ETA = r"(?i)\b(?:eta|remaining[ _]time)[\"']?[:=] {0,2}[\"']?((?:\d+ days?, )?\d+:\d\d(?::\d\d)?)"
+# A rate behind its number, with no key: `12.5k tok/s`, `0.5 sec/step`, `50.9% bf16 MFU`.
+LOOSE = rf"(?<![\w.])({NUMBER}) ?(?:({RATE}|{PER_STEP})|(%) (?:\w{{1,8}} )?MFU)(?![\w/])"
+LOOSE_TIME = rf"(?:[|(,]| - |\btook|\bin) {{0,4}}({NUMBER}) ?(ms|s|secs?|seconds)(?= {{0,4}}(?:[|),]| - |$))"
+EXTRAS = 16  # entries of `extra`
+SCALES = {"ms": 1e-3, "us": 1e-6, "mb": 1 / 1024, "mib": 1 / 1024, "m": 1 / 1024}
+MAGNITUDES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+TIME_UNITS = frozenset(("", "s", "ms", "us", "sec", "secs", "second", "seconds"))
 EXACT = 2**53  # a step beyond this is no step
-NOT_TRAINING = frozenset(("val", "valid", "validation", "validate", "eval", "evaluation", "test", "dev")) | {
-    "best",
-    "min",
-    "max",
-    "lowest",
-    "prev",
-    "previous",
-}
-MEASURES = r"(?i)loss(?!.?scale)|acc|reward|score|perplexity|ppl|entropy|(?:^|[_/ ])(?:kl|f1|bleu|iou|map)(?:$|[_/ ])"
 PLAIN = frozenset(("epoch", "loss", "lr", "grad_norm", "step_time", "data_time", "rate", "memory_gib", "eta", "tflops"))
-
-EXTRA = ("extra", 0)
-NOTHING = ("", 0)
 
 
 def to_number(text: str) -> Optional[float]:
@@ -137,37 +64,22 @@ def read_pairs(line: str, scan: str) -> Iterator[Tuple[str, str, str, str]]:
             yield found.group(1), found.group(2), found.group(3) or "", ""
         return
     before = 0
-    edge = compiled(KEY_EDGE)
     for found in compiled(scan).finditer(line):
-        start = found.start()
-        key = edge.split(line[max(before, start - 48) : start].rstrip(" \t\"'"))[-1]
-        yield key, found.group(1), found.group(2) or "", found.group(3) or ""
-        before = found.end()
+        start, end = found.span()
+        number, unit, total = found.groups("")
+        yield key_at_end(line[before if before > start - 48 else start - 48 : start]), number, unit, total
+        before = end
 
 
 @functools.lru_cache(maxsize=4096)
-def meaning(key: str) -> Tuple[str, int]:
-    """What a key means: whole, else its last words or the last part of its path, unless it names an evaluation."""
-    key = key.strip().lower()
-    found = ALIASES.get(key)
-    if found:
-        return found
-    words = key.split(" ")
-    for first in range(1, len(words)):
-        if words[first - 1].strip("(<") in NOT_TRAINING:
-            return EXTRA
-        found = ALIASES.get(" ".join(words[first:]))
-        if found:
-            return found
-    path = key.split("/")
-    if len(path) > 1 and not NOT_TRAINING.intersection(path):
-        return ALIASES.get(path[-1], EXTRA)
-    return EXTRA if compiled(MEASURES).search(key) else NOTHING
+def key_at_end(text: str) -> str:
+    """The key that ends here, of what is between two numbers: the same on every line of a trainer."""
+    return compiled(KEY_EDGE).split(text.rstrip(" \t\"'"))[-1]
 
 
 def read_fields(line: str, scan: str, keys: Aliases) -> Metric:
     metric = name_fields(read_pairs(line, scan), keys)
-    if "eta:" in line:
+    if "eta" in line or "ETA" in line or "emaining" in line:
         eta = compiled(ETA).search(line)
         if eta:
             metric["eta"] = to_seconds(eta.group(1))
@@ -180,6 +92,7 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
     orders: Dict[str, int] = {}
     extra: Dict[str, Any] = {}
     loss_key = ""
+    per_step = 0.0
     for key, text, unit, total in pairs:
         target, order = keys.get(key.strip()) or meaning(key) if keys else meaning(key)
         value = to_number(text) if target else None
@@ -191,19 +104,26 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
                 extra.setdefault(short(name), value)
             continue
         field, _, wanted = target.partition(" ")
-        unit = unit.lower()
+        if field == "rate" and compiled(PER_STEP).fullmatch(unit):
+            field, wanted = "step_time", ""
         if field == "rate":
-            wanted = rate_unit(unit) if wanted == "?" else wanted
+            unit, scale = magnitude(unit)
+            value *= scale
+            wanted = rate_unit(unit) if wanted == "?" or "/gpu" in rate_unit(unit) else wanted
             if not wanted:
                 continue
             order += 100 * RATES.index(wanted)
-        elif field == "memory_gib":
+            if wanted == "it/s" and value > 0:
+                per_step = 1 / value
+        unit = unit.lower()
+        if field == "memory_gib":
             unit = wanted if wanted != "?" else unit or ("gib" if key.strip().lower().endswith("memallocated") else "")
-            if unit not in ("gb", "gib", "mb", "mib"):
+            if unit not in ("gb", "gib", "mb", "mib", "g", "m"):
                 continue
             value *= SCALES.get(unit, 1.0)
         elif field in ("step_time", "data_time"):
-            if unit in ("it/s", "%", "gb", "mb") or total:
+            unit = unit.partition("/")[0] if compiled(PER_STEP).fullmatch(unit) else unit
+            if unit not in TIME_UNITS or total:
                 continue
             value *= SCALES.get(wanted or unit, 1.0)
         elif field == "mfu":
@@ -211,7 +131,7 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
                 continue
             # Without a percent sign a value up to 1 is a share.
             value *= 100 if not unit and "%" not in key and value <= 1 else 1
-        elif field in ("step", "batch"):
+        elif field in ("step", "total", "batch"):
             if unit or not (0 <= value < EXACT and value == int(value)):
                 continue
             value = int(value)
@@ -232,22 +152,36 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
             metric["rate_unit"] = wanted
         elif field == "step" and total:
             metric["total"] = int(total)
+    if per_step:
+        metric.setdefault("step_time", per_step)
     if extra:
         metric["extra"] = extra
     return metric
 
 
+def read_loose(line: str) -> Iterator[Tuple[str, str, str, str]]:
+    """What stands in a line as a number and a unit without a key, as `read_pairs` gives it."""
+    for found in compiled(LOOSE).finditer(line):
+        number, unit, share = found.groups()
+        if share:
+            yield "mfu", number, "%", ""
+        elif compiled(PER_STEP).fullmatch(unit):
+            yield "step_time", number, unit, ""
+        else:
+            yield "speed", number, unit, ""
+
+
+def magnitude(unit: str) -> Tuple[str, float]:
+    """`k tok/s` -> `tok/s`, 1000; a unit without a letter for its size as it is."""
+    rest = unit[1:].lstrip()
+    if unit[:1] in MAGNITUDES and (not rest or "/s" in rest):
+        return rest.lower(), MAGNITUDES[unit[0]]
+    return unit.lower(), 1.0
+
+
 def short(key: str) -> str:
     """A key as a name in `extra`."""
     return "_".join(key.split())[-40:]
-
-
-def rate_unit(unit: str) -> str:
-    """`tok/s` -> `tokens/s`; "" for a unit that is no training rate."""
-    what, _, rest = unit.partition("/")
-    what = RATE_UNITS.get(what, what)
-    where = "/gpu" if rest.endswith(("/gpu", "/device")) else ""
-    return f"{what}/s{where}" if f"{what}/s{where}" in RATES else ""
 
 
 def from_groups(groups: Dict[str, Optional[str]]) -> Metric:
@@ -257,7 +191,11 @@ def from_groups(groups: Dict[str, Optional[str]]) -> Metric:
     for name, text in groups.items():
         if text is None:
             continue
-        field = {"step2": "step", "ms": "step_time", "its": "rate"}.get(name, name)
+        if name == "per_step":
+            number = text.rstrip("mus")
+            metric.update(name_fields([("step_time", number, text[len(number) :], "")], {}))
+            continue
+        field = {"step2": "step", "ms": "step_time", "its": "rate", "samples": "rate"}.get(name, name)
         if field == "rate_unit":
             metric["rate_unit"] = rate_unit(text.lower()) or text[:24]
             continue
@@ -269,8 +207,8 @@ def from_groups(groups: Dict[str, Optional[str]]) -> Metric:
                 metric[field] = int(value)
         elif name == "ms":
             metric[field] = value / 1000
-        elif name == "its":
-            metric.update(rate=value, rate_unit="it/s")
+        elif field == "rate" and name != "rate":
+            metric.update(rate=value, rate_unit="it/s" if name == "its" else "samples/s")
         elif field == "mfu":
             if value >= 0:
                 metric[field] = value

@@ -3,35 +3,54 @@
 from typing import List, Optional, Tuple
 
 from engine.node.metric_fields import (
+    LOOSE_TIME,
+    MAGNITUDES,
     NUMBER,
     PAIR,
     WORD,
     Metric,
-    compiled,
     complete,
     name_fields,
-    rate_unit,
     read_fields,
+    read_loose,
+    read_pairs,
     to_number,
     to_seconds,
 )
+from engine.node.metric_keys import NOT_TRAINING, compiled, rate_unit
 
 STEP_OF = (
-    r"(?i)\b(?:global[ _])?(?:step|iter(?:ation)?)s?\b[\s:=#\[]{0,4}(\d{1,15})(?: ?/ {0,8}(\d{1,15}))?(?![\w.]\d|\w)"
+    r"(?i)\b(?:(?:global[ _])?(?:step|iter(?:ation)?)s?|update)\b[\s:=#\[]{0,4}(\d{1,15})(?: ?/ {0,8}(\d{1,15}))?"
+    r"(?![\w.]\d|\w)"
 )
-# `Epoch: [0][  10/5005]` of torchvision and mmdet 2, `| epoch 1 | 200/ 2983 batches` of PyTorch's examples.
-STEP_IN_EPOCH = (
-    r"(?i)\bepoch:? {0,3}\[\d{1,9}\] {0,4}\[ {0,8}(\d{1,15})/ {0,8}(\d{1,15})\]|(\d{1,15})/ {0,8}(\d{1,15}) batches"
+# Where a line has no word for its step: `Epoch: [0][  10/5005]` of torchvision, `| epoch 1 | 200/ 2983 batches` of
+# PyTorch's examples, `Epoch 3/10, Batch 50/100`, `[10/100] loss`, `10/100: loss`. The last one counts, and no epochs.
+STEP_ELSE = (
+    r"(?i)(?:^|(?<!epoch)(?<!epoch )(?<!epoch: )(?<!epoch:)\[ {0,8}|\bbatch(?: |: ?|=)\[?|\btrain(?:ing)?:? {1,3}"
+    r"|\| {1,8})(\d{1,15}) ?/ {0,8}(\d{1,15})(?=\]|:(?!\d)| batches|,| {1,4}(?:\||-|loss))"
 )
-# Lines about work of which a step and a time say nothing of training.
-ASIDE = r"(?i)\b(?:sav(?:e[ds]?|ing)|checkpoint\w*|load(?:ed|ing)|restor\w*|wr(?:ote|iting|itten))\b"
-EVALUATION = r"(?i)(?:^|[\s\[(])(?:val|valid\w*|eval\w*|test)(?=[\s:\])(])|\((?:val|test)\)"
+BATCH = r"(?i)\bbatch(?: |: ?|=)(\d{1,15})\b"
+EPOCH_OF = r"(?i)\bepoch[\s:=#\[]{0,4}(\d{1,9})\b"
+# Lines about work of which a step and a time, and even a loss, say nothing of training; and about the whole run.
+ASIDE = (
+    r"(?i)\b(?:sav(?:e[ds]?|ing)|checkpoint\w*|load(?:ed|ing)|restor\w*|resum\w*|wr(?:ote|iting|itten)"
+    r"|finished training|(?:train(?:ing|ed)?|run|fit) (?:is )?(?:done|completed?|finished|ended|over|summary))\b"
+)
+EVALUATION = r"(?i)(?:^|[\s\[(])(?:val|valid\w*|eval\w*|test)(?=[\s:\])(])(?!: n/a)|\((?:val|test)\)"
+TRAINING_LOSS = r"(?i)\btrain(?:ing)?[\]) _/:-]{1,3}(?:(?:step|iter) \d{1,15} )?loss"
+SOME_LOSS = r"(?i)(?:[\w.-]+[_/ .])?(?:[a-z]{0,16}loss|loss_(?!weight|scale|coef|fn|type|factor)[a-z]{1,8})"
 
-BAR = (
-    r"\d{1,3}%\|[^|\n]{0,300}\| *(?P<step>\d{1,15})/(?P<total>\d{1,15}) "
-    r"\[[\d:a-z ,?]{1,24}<(?P<eta>[\d:a-z ,?]{1,24}), +"
-    rf"(?P<rate>{NUMBER}|\?) ?(?P<unit>[A-Za-z]{{1,12}}/s|s/[A-Za-z]{{1,12}})(?:, (?P<postfix>[^\]]{{0,1000}}))?\]"
+COUNT = r"\d{1,15}(?:\.\d{1,3})?[kMGT]?"
+BAR_RATE = (
+    rf"(?P<rate>{NUMBER}|\?) ?(?P<size>[kMG](?!B))?(?P<unit>[A-Za-z]{{1,12}}/s|s/[A-Za-z]{{1,12}})"
+    r"(?:, (?P<postfix>[^\]]{0,1000}))?\]"
 )
+BAR = (
+    rf"\d{{1,3}}%\|[^|\n]{{0,300}}\| *(?P<step>{COUNT})/(?P<total>{COUNT}) "
+    rf"\[[\d:a-z ,?]{{1,24}}<(?P<eta>[\d:a-z ,?]{{1,24}}), +{BAR_RATE}"
+)
+# A bar over something that does not know its length.
+ENDLESS_BAR = rf"(?:^|: )(?P<step>{COUNT}) ?(?:it|ba|batch(?:es)?|steps?) \[[\d:]{{4,12}}, +{BAR_RATE}"
 BAR_EPOCH = r"(?i)\bEpoch[: ]{1,9}(\d{1,9})"
 # Words in the description of a bar that counts something else than training steps.
 OTHER_WORK = (
@@ -42,12 +61,12 @@ OTHER_WORK = (
 )
 
 
-def read_bars(line: str) -> Tuple[Optional[Metric], str]:
+def read_bars(line: str, bar: str = BAR) -> Tuple[Optional[Metric], str]:
     """The last training bar in a line, and what is left of the line without its bars."""
     metric: Optional[Metric] = None
     left: List[str] = []
     before = 0
-    for found in compiled(BAR).finditer(line):
+    for found in compiled(bar).finditer(line):
         description = line[max(before, found.start() - 100) : found.start()]
         if ":" in description:
             # Log text may be glued in front; the description is what ends in the last colon.
@@ -56,28 +75,43 @@ def read_bars(line: str) -> Tuple[Optional[Metric], str]:
         unit = found.group("unit")
         per_second = unit.endswith("/s")
         what = rate_unit(unit.lower() if per_second else f"{unit[2:].lower()}/s")
-        if not what or compiled(OTHER_WORK).search(description):
+        if not what or unit == "B/s" or compiled(OTHER_WORK).search(description):
             continue
         metric = {}
         rate = to_number(found.group("rate"))
         if what == "it/s":
-            metric.update(step=int(found.group("step")), total=int(found.group("total")))
-            eta = to_seconds(found.group("eta"))
-            if eta is not None:
-                metric["eta"] = eta
+            metric["step"] = count(found.group("step"))
+            if "total" in found.groupdict():
+                metric["total"] = count(found.group("total"))
+                eta = to_seconds(found.group("eta"))
+                if eta is not None:
+                    metric["eta"] = eta
         if rate:
-            metric.update(rate=rate if per_second else 1 / rate, rate_unit=what)
-            if what == "it/s" and not per_second:
-                metric["step_time"] = rate
+            rate = (rate if per_second else 1 / rate) * MAGNITUDES.get(found.group("size") or "", 1.0)
+            metric.update(rate=rate, rate_unit=what)
+            if what == "it/s":
+                metric["step_time"] = 1 / rate
+        # `1|250|Loss: 0.89:  31%|`: programs write their loss into the description.
+        if "oss" in description:
+            said = read_fields(description, PAIR, {})
+            metric.update({key: said[key] for key in ("loss", "lr") if key in said})
         epoch = compiled(BAR_EPOCH).search(description)
         if epoch:
             metric["epoch"] = float(epoch.group(1))
         for key, value in read_fields(found.group("postfix") or "", PAIR, {}).items():
-            if key != "step":
+            if key not in ("step", "total"):
                 metric[key] = value
+        if "loss" not in metric:
+            _take_some_loss(metric)
         complete(metric)
     left.append(line[before:])
     return metric, "  ".join(left)
+
+
+def count(text: str) -> int:
+    """`32`, `32.0k` -> 32, 32000."""
+    size = MAGNITUDES.get(text[-1:], 1e12 if text.endswith("T") else 0)
+    return int(float(text[:-1]) * size) if size else int(float(text))
 
 
 def from_json(line: str) -> Optional[Metric]:
@@ -108,29 +142,64 @@ def from_scan(line: str) -> Optional[Metric]:
     if line.startswith("    ") and (" = " in line or "(" in line):
         return None  # a line of source in a traceback
     metric = read_fields(line, PAIR, {})
-    if "loss" not in metric and "oss " in line:
+    if "loss" in metric:
+        if compiled(SURE_WORD).search(line):
+            pairs = (pair for pair in read_pairs(line, WORD) if pair[0].lower() in SURE_WORDS)
+            for key, value in name_fields(pairs, {}).items():
+                metric.setdefault(key, value)
+    elif "oss " in line:
         words = read_fields(line, WORD, {})
-        if "loss" in words and len(words) > 1:
+        if "loss" in words and (len(words) > 1 or compiled(STEP_ELSE).search(line)):
             for key, value in words.items():
                 metric.setdefault(key, value)
     if not metric:
         return None
-    if "loss" not in metric and compiled(ASIDE).search(line):
+    _count(metric, line)
+    if "/s" in line or "s/" in line or "sec/" in line or "MFU" in line:
+        for key, value in name_fields(read_loose(line), {}).items():
+            metric.setdefault(key, value)
+    if "step_time" not in metric and "step" in metric and "loss" in metric:
+        alone = compiled(LOOSE_TIME).search(line)
+        if alone:
+            metric["step_time"] = float(alone.group(1).replace(",", "")) / (1000 if alone.group(2) == "ms" else 1)
+    evaluation = compiled(EVALUATION).search(line) is not None and not compiled(TRAINING_LOSS).search(line)
+    judged = _judged(metric, evaluation)
+    # What stands before the loss says whether it is told of something else.
+    if judged and compiled(ASIDE).search(line, 0, line.find("oss") if "loss" in judged else len(line)):
         return None
-    if "total" not in metric:
+    return judged
+
+
+SURE_WORD = r"\b(?:lr|norm|gnorm|grad_norm|mfu|mem|tgs|tps|wps|step_time) "
+SURE_WORDS = frozenset(
+    ("lr", "loss", "grad_norm", "gnorm", "norm", "mfu", "tgs", "tps", "wps", "tok/s", "mem", "step_time")
+)
+
+
+def _count(metric: Metric, line: str) -> None:
+    """The step, the total and the epoch, where they stand in a line as words or in brackets."""
+    if "total" not in metric or "step" not in metric:
         counted = compiled(STEP_OF).search(line)
         if counted and metric.setdefault("step", int(counted.group(1))) == int(counted.group(1)) and counted.group(2):
             metric["total"] = int(counted.group(2))
-    if "step" not in metric:
-        counted = compiled(STEP_IN_EPOCH).search(line)
-        if counted:
-            first = 1 if counted.group(1) else 3
-            metric.update(step=int(counted.group(first)), total=int(counted.group(first + 1)))
-    return _judged(metric, evaluation=compiled(EVALUATION).search(line) is not None)
+    if "step" not in metric and "loss" in metric:
+        for counted in compiled(STEP_ELSE).finditer(line):
+            metric.update(step=int(counted.group(1)), total=int(counted.group(2)))
+    if "epoch" not in metric:
+        epoch = compiled(EPOCH_OF).search(line)
+        if epoch:
+            metric["epoch"] = float(epoch.group(1))
+    if "step" not in metric and "epoch" in metric and "atch" in line:
+        batch = compiled(BATCH).search(line)
+        if batch:
+            metric["step"] = int(batch.group(1))
 
 
 def _judged(metric: Metric, evaluation: bool) -> Optional[Metric]:
     """The metric if it is one: a loss, or a step with a rate or time; of an evaluation only what it measured."""
+    if not evaluation and "loss" not in metric and "extra" in metric and ("step" in metric or "epoch" in metric):
+        _take_some_loss(metric)
+        evaluation = "loss" not in metric and any("loss" in key and _of_evaluation(key) for key in metric["extra"])
     if evaluation:
         extra = dict(metric.get("extra", {}))
         if "loss" in metric:
@@ -143,3 +212,15 @@ def _judged(metric: Metric, evaluation: bool) -> Optional[Metric]:
     if any("loss" in key for key in extra) and ("step" in metric or "epoch" in metric):
         return {key: metric[key] for key in ("step", "total", "epoch", "extra") if key in metric}
     return None
+
+
+def _take_some_loss(metric: Metric) -> None:
+    """Where nothing is called the loss, the first that is one of training: `pg_loss`, `train/mse_loss`."""
+    for key, value in metric.get("extra", {}).items():
+        if compiled(SOME_LOSS).fullmatch(key) and not _of_evaluation(key):
+            metric["loss"] = value
+            return
+
+
+def _of_evaluation(key: str) -> bool:
+    return not NOT_TRAINING.isdisjoint(compiled(r"[^a-z]+").split(key.lower()))

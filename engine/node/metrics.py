@@ -14,21 +14,17 @@ from types import MappingProxyType
 from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from engine.node.metric_fields import (
-    ALIASES,
-    NOT_TRAINING,
     NUMBER,
     PAIR,
     WORD,
-    Aliases,
     Metric,
-    alias_table,
-    compiled,
     complete,
     from_groups,
     name_fields,
     read_fields,
 )
-from engine.node.metric_scan import from_json, from_scan, read_bars
+from engine.node.metric_keys import ALIASES, NOT_TRAINING, RATES, Aliases, alias_table, compiled
+from engine.node.metric_scan import ENDLESS_BAR, from_json, from_scan, read_bars
 
 LINE_LIMIT = 64 * 1024  # bytes; a longer line is skipped whole
 READ_LIMIT = 4096  # characters of a line that are looked at; longer ones show a head and a tail of half as many each
@@ -41,7 +37,11 @@ PREFIXES = (
     ("[", r"\[[A-Za-z_]{1,32}(?<!rank)(?P<local>\d{1,5})\]: ?"),  # torchrun --tee: role and local rank
     ("[", r"\[rank(?P<rank>\d{1,6})\]: ?"),  # torch itself: global rank
 )
-OWN_RANK = r"\[(?:RANK|Rank|rank) ?(\d{1,6})\]"  # what trainers write themselves: the global rank
+# What trainers write themselves: the global rank.
+OWN_RANK = (
+    r"[\[(](?:RANK|Rank|rank)[ :=]?(\d{1,6})[\])]"
+    r"|(?:^|(?<=[\s\"',\[({|]))(?:global_)?[Rr]ank[\"']?[:=] ?(\d{1,6})(?![\w.])"
+)
 
 
 class Format(NamedTuple):
@@ -99,7 +99,48 @@ FORMATS = (
         scan="",
     ),
     Format("hf trainer summary", ("train_runtime", "train_loss"), r"train_runtime", alias_table("extra <- train_loss")),
-    Format("automodel", ("| loss ", "step "), r"\bstep (?P<step>\d+) \| epoch (?P<epoch>\d+) (?=\| loss )", scan=WORD),
+    Format("hf trainer summary", ("train_loss  ", "="), r"^ *train_loss +=", alias_table("extra <- train_loss")),
+    Format(
+        "automodel",
+        ("| loss ", "step "),
+        r"^(?!.{0,80}\[val\]).*?\bstep (?P<step>\d+) \| epoch (?P<epoch>\d+) (?=\| loss )",
+        scan=WORD,
+    ),
+    Format(
+        "llama-factory",
+        ("'throughput': ", "'learning_rate': "),
+        r"\{",
+        alias_table("rate tokens/s <- throughput"),
+    ),
+    Format(
+        "llama-factory",
+        ('"throughput": ', '"current_steps": '),
+        r"\{",
+        alias_table("rate tokens/s <- throughput"),
+    ),
+    Format(
+        "mmcv",
+        ("]\tlr: ", " time: "),
+        r"(?:Epoch \[(?P<epoch>\d+)\]|Iter )\[(?P<step>\d+)/(?P<total>\d+)\]\t",
+        alias_table("memory_gib mib <- memory"),
+    ),
+    Format(
+        "timm",
+        ("Train: ", "Time: "),
+        r"Train: (?P<epoch>\d+) \[ *(?P<step>\d+)/(?P<total>\d+) .{0,120}?Time: [\d.]+s, +(?P<samples>[\d.]+)/s",
+    ),
+    Format(
+        "keras",
+        ("loss: ", " - "),
+        r"(?<!Epoch )(?<!\d)(?P<step>\d+)/(?P<total>\d+) +(?:\[[=>.]+\] |[\u2501\u2578 ]+)"
+        r"(?:- ETA: \S+ |(?:- )?[\d:hms]+ (?P<per_step>\d{1,9}(?:ms|us|s))/step )?(?=- )",
+    ),
+    Format(
+        "maxtext",
+        ("completed step: ", "seconds: "),
+        r"completed step: (?P<step>\d+), (?=seconds: )",
+        alias_table("step_time <- seconds"),
+    ),
     Format("prime-rl", ("| Time: ", "Step "), r"\bStep (?P<step>\d+) (?=\| Time: )"),
     Format(
         "lightning rich",
@@ -107,20 +148,28 @@ FORMATS = (
         rf"Epoch (?P<epoch>\d+)/\d+ +\u2501[^\d]* (?P<step>\d+)/(?P<total>\d+) .*?(?P<its>{NUMBER})it/s",
     ),
 )
-COMPOSER = r"\[epoch=(?P<epoch>\d+)(?:/\d+)?\]\[batch=(?P<step>\d+)/(?P<total>\d+)\]:"
-COMPOSER_VALUE = r"\s+Train ([\w./ -]{1,80}): (\S+)$"
+NEEDLES = tuple((*form.needles, form) for form in FORMATS)
+# What composer and OLMo say in several lines: which step, and a name and a value in each line below.
+BLOCK = (
+    r"\[epoch=(?P<epoch>\d+)(?:/\d+)?\]\[batch=(?P<step>\d+)/(?P<total>\d+)\]:"
+    r"|\[step=(?P<step2>\d+)/(?P<total2>\d+)(?:,epoch=(?P<epoch2>\d+))?[^\]]{0,40}\]$"
+)
+BLOCK_VALUE = r"\s+(?:Train )?([\w./ ()-]{1,80})(?:: |=)(\S+)$"
 TOKENS_PER_ITERATION = r"tokens per iteration will be: (\d[\d,]{0,20})"  # nanoGPT says it once
 
 
 def may_hold_metric(raw: bytes) -> bool:
     """Whether a line can hold a metric at all; nearly every line of a real log is sent away here."""
-    if b"oss" in raw or b"%|" in raw or b"LOSS" in raw:
+    if b"%|" in raw:
         return True
-    if b"tep" in raw or b"ter" in raw:  # step, iter: of use beside a rate or a time
+    if (b"oss" in raw and (b"loss" in raw or b"Loss" in raw)) or b"LOSS" in raw:  # and not only "across"
+        return not raw.startswith(b"  File ")
+    # Of use beside a rate or a time; "ter" first, as few lines have it.
+    if b"tep" in raw or (b"ter" in raw and (b"iter" in raw or b"Iter" in raw)):
         # Written out: any() over a tuple costs three times as much.
         if b"ime" in raw or b"/s" in raw or b"er_s" in raw or b"tgs" in raw or b"tps" in raw or b"wps" in raw:
             return True
-        return b"skipped=" in raw or b"will be" in raw or b"[batch=" in raw or b"dt" in raw
+        return b"skipped=" in raw or b"will be" in raw or b"[step=" in raw or b"dt" in raw
     return b"tch=" in raw or b"/s" in raw or b"amplesPerSec=" in raw
 
 
@@ -193,8 +242,8 @@ class MetricReader:
             named = self._pattern.search(line)
             if named:
                 return complete(from_groups(named.groupdict())) or None
-        if self._block is not None or "[batch=" in line:
-            block = self._composer(line)
+        if self._block is not None or "[batch=" in line or "[step=" in line:
+            block = self._read_block(line)
             if block is not None:
                 return block
         if "will be: " in line:
@@ -205,6 +254,8 @@ class MetricReader:
         bar: Optional[Metric] = None
         if "%|" in line:
             bar, line = read_bars(line)
+        elif " [" in line and ("it/s" in line or "s/it" in line):
+            bar, line = read_bars(line, ENDLESS_BAR)
         metric = self._from_table(line)
         if metric is None and line.lstrip().startswith("{"):
             metric = from_json(line)
@@ -217,8 +268,8 @@ class MetricReader:
         return metric
 
     def _from_table(self, line: str) -> Optional[Metric]:
-        for form in FORMATS:
-            if form.needles[0] in line and form.needles[1] in line:
+        for first, second, form in NEEDLES:
+            if first in line and second in line:
                 head = compiled(form.head).search(line)
                 if head:
                     self.form = form.name
@@ -231,24 +282,27 @@ class MetricReader:
                     return complete(metric)
         return None
 
-    def _composer(self, line: str) -> Optional[Metric]:
-        """`[epoch=1][batch=10/500]:` and the `Train name: value` lines below; each gives all of the block so far."""
-        head = compiled(COMPOSER).search(line)
+    def _read_block(self, line: str) -> Optional[Metric]:
+        """The first line of a block, or one of those below; each gives all of the block so far."""
+        head = compiled(BLOCK).search(line)
         if head:
-            self._block = from_groups(head.groupdict())
+            said = {name.rstrip("2"): text for name, text in head.groupdict().items() if text is not None}
+            self._block = from_groups(said)
             return dict(self._block)
-        value = compiled(COMPOSER_VALUE).match(line)
+        value = compiled(BLOCK_VALUE).match(line)
         if value is None or self._block is None:
             self._block = None
             return None
-        # Composer's keys are paths, and the trainer's loss is not the only one.
-        for key, found in name_fields([(value.group(1), value.group(2), "", "")], {}).items():
-            if key == "extra":
-                self._block["extra"] = dict(self._block.get("extra", {}), **found)
-            elif key not in ("step", "epoch"):
-                self._block[key] = found
+        # The keys are paths, and the trainer's loss is not the only one.
+        found = name_fields([(value.group(1), value.group(2), "", "")], {})
+        unit = self._block.get("rate_unit")
+        if "rate" in found and unit and RATES.index(unit) < RATES.index(found["rate_unit"]):
+            found = {key: found[key] for key in found if not key.startswith("rate")}
+        self._block["extra"] = dict(self._block.get("extra", {}), **found.pop("extra", {}))
+        self._block.update((key, found[key]) for key in found if key not in ("step", "total", "epoch"))
         self.grew = True
-        return complete(dict(self._block))
+        metric = complete(dict(self._block))
+        return metric if metric["extra"] else {key: metric[key] for key in metric if key != "extra"}
 
     def _without_prefixes(self, line: str) -> str:
         for first, prefix in PREFIXES:
@@ -260,9 +314,10 @@ class MetricReader:
                     line = line[found.end() :]
                     self.rank = int(marks["rank"]) if "rank" in marks else self.rank
                     self.local_rank = int(marks["local"]) if "local" in marks else self.local_rank
-        if "[R" in line or "[rank " in line:
+        if "ank" in line or "ANK" in line:
             own = compiled(OWN_RANK).search(line, 0, 200)
-            self.rank = int(own.group(1)) if own else self.rank
+            if own:
+                self.rank = int(own.group(1) or own.group(2))
         return line
 
 

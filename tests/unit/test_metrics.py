@@ -34,7 +34,10 @@ def test_a_log_gives_the_metrics_written_beside_it(log: Path) -> None:
     assert encoded(list(read_file(str(log)))) == expected
 
 
-@pytest.mark.parametrize("line", (LOGS[0].parent / "nothing.log").read_text().splitlines())
+ORDINARY = [line for log in LOGS if log.stem in ("nothing", "aside") for line in log.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("line", ORDINARY)
 def test_an_ordinary_line_is_no_metric(line: str) -> None:
     assert MetricReader().parse(line) is None
 
@@ -147,11 +150,24 @@ HOSTILE = [
     "e9",
     ".",
     "-",
+    "1k tok/s ",
+    "loss 1 ",
+    "[1/1]",
+    "epoch ",
+    "| 1 ",
+    "1% MFU",
+    "batch 1/1,",
+    "rank=1 ",
+    "1it [00:00, ",
+    "train ",
+    "Train: 0 [1/1 Time: 1s, ",
+    "tokens_per_",
+    "(1",
 ]
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
-@pytest.mark.parametrize("start", ["", "step 1 loss: 1 time: ", "100%|", "Epoch(train) [1][", "Epoch 1/1 ━"])
+@pytest.mark.parametrize("start", ["", "step 1 loss: 1 time: ", "100%|", "Epoch(train) [1][", "Epoch 1/1 ━", "1/1 [="])
 def test_a_hostile_line_of_64_kib_takes_no_time(unit: str, start: str) -> None:
     line = start + unit * (LINE_LIMIT // len(unit.encode()) - len(start))
     began = time.perf_counter()
