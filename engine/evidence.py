@@ -10,8 +10,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from engine.diagnosis import Source
-from engine.diagnosis.lines import LABEL, labels
+from engine.diagnosis.marks import ANSI, marks
 from engine.errors import RequestError
 
 if TYPE_CHECKING:
@@ -138,19 +140,24 @@ def _natural(name: str) -> list[int | str]:
 
 
 def _by_label(source: Source) -> list[Source]:
-    """One file with the lines of several nodes: a source for each, with blank lines where others wrote."""
-    raws = source.data.split(b"\n")
-    texts = [raw.decode("utf-8", "replace") for raw in raws]
-    known = labels(texts)
-    if len(known) < 2:
-        return [source]
-    order = {word: count for count, word in enumerate(sorted(known, key=_natural))}
-    parts: list[list[bytes]] = [[] for _ in order]
-    for raw, text in zip(raws, texts, strict=True):
-        found = LABEL.match(text)
-        owner = order.get((found[1] or found[2]) if found else "", 0)
-        for count, part in enumerate(parts):
-            part.append(raw if count == owner else b"")
-    import msgspec
+    """One file with the lines of several nodes: a source for each, with blank lines where others wrote.
 
-    return [msgspec.structs.replace(source, node_rank=count, data=b"\n".join(part)) for count, part in enumerate(parts)]
+    A number is srun's for its task, and one torchrun a node is a task: it is the node rank.
+    """
+    raws = source.data.split(b"\n")
+    texts = [ANSI.sub("", raw.decode("utf-8", "replace")) for raw in raws]
+    known = marks(texts)
+    owners = [known.off(text)[1] for text in texts]
+    words = sorted({word for word in owners if word}, key=_natural)
+    ranks = {word: int(word) if known.words == {"#"} else count for count, word in enumerate(words)}
+    if len(words) < 2 and set(ranks.values()) <= {0}:
+        return [source]
+    first = min(ranks.values())
+    parts: dict[int, list[bytes]] = {node_rank: [] for node_rank in ranks.values()}
+    for raw, word in zip(raws, owners, strict=True):
+        owner = ranks.get(word, first)
+        for node_rank, part in parts.items():
+            part.append(raw if node_rank == owner else b"")
+    return [
+        msgspec.structs.replace(source, node_rank=node_rank, data=b"\n".join(part)) for node_rank, part in parts.items()
+    ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from engine.diagnosis.agent import Agent, Seen, read_agent
-from engine.diagnosis.lines import Line, Source, moment, read
+from engine.diagnosis.lines import Line, Source, marks_of, moment, read
 from engine.diagnosis.traces import Trace, traces
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def nodes_of(sources: Sequence[Source]) -> dict[int, Node]:
     """The logs by node."""
     nodes: dict[int, Node] = {}
     places: defaultdict[int, int] = defaultdict(int)
-    for source in sources:
+    for source, known in zip(sources, marks_of(sources), strict=True):
         node = nodes.setdefault(source.node_rank, Node(source.node_rank, [], {}, {}, {}, Agent([], [], {}, None)))
         if source.kind == "record":
             _record(node, source)
@@ -94,7 +94,11 @@ def nodes_of(sources: Sequence[Source]) -> dict[int, Node]:
         if source.kind == "journal":
             node.journal = [line for line, _ in read(source)]
             continue
-        for line, _ in read(source, places[source.node_rank]):
+        lines = list(read(source, places[source.node_rank], known))
+        tasks = _tasks(lines) if known.words == {"#"} else ()
+        for line, label in lines:
+            if label in tasks and line.rank is None:
+                line = msgspec.structs.replace(line, rank=int(label))
             places[source.node_rank] = line.place + 1
             if line.local_rank is not None and line.rank is not None:
                 node.ranks.setdefault(line.local_rank, line.rank)
@@ -112,6 +116,17 @@ def nodes_of(sources: Sequence[Source]) -> dict[int, Node]:
         _share_out(node)
     _number(nodes)
     return nodes
+
+
+def _tasks(lines: Sequence[tuple[Line, str]]) -> frozenset[str]:
+    """The labels of a file that are ranks: srun's tasks, where several ran on one node and torchrun did not."""
+    labels = {label for _, label in lines if label}
+    if len(labels) < 2 or any(line.local_rank is not None or ELASTIC.search(line.text) for line, _ in lines):
+        return frozenset()
+    return frozenset(labels)
+
+
+ELASTIC = re.compile(r"torch[./]distributed[./](?:elastic|run|launch)\b")
 
 
 def _share_out(node: Node) -> None:
@@ -146,7 +161,7 @@ def _first_rank(node: Node) -> int:
     """The global rank of local rank 0 on a later node: its lines have global marks, and torchrun names local ranks."""
     ranks = {line.rank for line in node.shared if line.local_rank is None and line.rank is not None}
     failed = {seen.local_rank for seen in node.agent.failed if seen.local_rank is not None}
-    if not node.node_rank or not ranks or not failed:
+    if not node.node_rank or not ranks or not failed or any(seen.rank is not None for seen in node.agent.failed):
         return 0
     return max(0, min(ranks) - (min(failed) if len(ranks) == len(failed) == 1 else 0))
 

@@ -1,22 +1,20 @@
 """The text of a run, line by line: whose line it is, where it stands in which file, and when it was written.
 
-Console output carries the marks of what it came through, outermost first: a container runtime's time, `srun --label`
-(`3: `), pdsh (`gpu02: `), mpirun, torchrun's tee (`[default0]:`, the local rank) and torch itself (`[rank3]:`, the
-global rank). Marks that could be ordinary words count only where nearly every line of the file has one.
+Console output carries the marks of what it came through; they are in marks.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from engine.diagnosis.marks import ANSI, NONE, Marks, marks, unmarked
 from engine.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Kind = Literal["console", "worker", "record", "system", "journal"]
 
@@ -57,81 +55,27 @@ class Line(msgspec.Struct, frozen=True):
     shown: str
 
 
-ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-RUNTIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,18}(?:Z|[+-]\d\d:\d\d) (?:std(?:out|err) [FP] )?")
-LABEL = re.compile(r" {0,5}(\d{1,6}): |([A-Za-z][\w.-]{0,62})(?:: | +\| )")
-MPIRUN = re.compile(r"\[\d+,(\d+)\]<std(?:out|err)>: ?")
-TEE = re.compile(r"\[(?!rank\d)[A-Za-z_][A-Za-z_-]{0,30}(\d{1,5})(?:\|(\d{1,6}))?\]: ?")
-TORCH = re.compile(r"\[rank(\d{1,6})\]: ?")
-SPEAKERS = frozenset(
-    [
-        "srun",
-        "sbatch",
-        "salloc",
-        "slurmstepd",
-        "bash",
-        "sh",
-        "ssh",
-        "torchrun",
-        "usage",
-        "error",
-        "fatal",
-        "ERROR",
-        "FATAL",
-        "WARNING",
-        "INFO",
-        "DEBUG",
-    ]
-)
-"""Words before a colon that say who speaks, and not on which node."""
-MOSTLY = 0.8
-"""Share of the lines that have to carry a mark for it to be one."""
+FEW = 3
+"""Lines of a file that do not tell which marks it has."""
 
 
-def labels(texts: list[str]) -> frozenset[str]:
-    """The words that srun or pdsh put before the lines of this file; empty where lines have none."""
-    found: Counter[str] = Counter()
-    count = 0
-    for text in texts:
-        if text.strip():
-            match = LABEL.match(text)
-            if match and match.group(2) in SPEAKERS:
-                continue
-            count += 1
-            if match:
-                found[match.group(1) or match.group(2)] += 1
-    if count < 2 or sum(found.values()) < MOSTLY * count:
-        return frozenset()
-    common = {word for word, times in found.items() if times >= 2 and times >= 0.01 * count}
-    return frozenset(common) if sum(found[word] for word in common) >= MOSTLY * count else frozenset()
+def marks_of(sources: Sequence[Source]) -> list[Marks]:
+    """The marks of each source; a console that says next to nothing has those of the one that says most."""
+    texts = [_texts(source) if source.kind == "console" else [] for source in sources]
+    found = [marks(lines) for lines in texts]
+    longest = max(range(len(found)), key=lambda k: len(texts[k]), default=0)
+    return [found[longest] if 0 < len(lines) < FEW else own for own, lines in zip(found, texts, strict=True)]
 
 
-def unmarked(text: str, known: frozenset[str]) -> tuple[str, str, int | None, int | None]:
-    """(text without its marks, label, local rank, global rank)."""
-    label, local_rank, rank = "", None, None
-    if text[:2] == "20" and (found := RUNTIME.match(text)):
-        text = text[found.end() :]
-    if known and (found := LABEL.match(text)) and (found.group(1) or found.group(2)) in known:
-        label = found.group(1) or found.group(2)
-        text = text[found.end() :]
-    if text.startswith("["):
-        if found := MPIRUN.match(text):
-            rank, text = int(found.group(1)), text[found.end() :]
-        if found := TEE.match(text):
-            local_rank, text = int(found.group(1)), text[found.end() :]
-            rank = int(found.group(2)) if found.group(2) else rank
-        if found := TORCH.match(text):
-            rank, text = int(found.group(1)), text[found.end() :]
-    return text, label, local_rank, rank
+def _texts(source: Source) -> list[str]:
+    return [raw.decode("utf-8", "replace") for raw in source.data.split(b"\n") if raw.strip()]
 
 
-def read(source: Source, place: int = 0, known: frozenset[str] | None = None) -> Iterator[tuple[Line, str]]:
+def read(source: Source, place: int = 0, known: Marks = NONE) -> Iterator[tuple[Line, str]]:
     """The lines of a source, with the label of each; of a line that overwrites itself the last state."""
     raws = source.data.split(b"\n")
     if raws and not raws[-1]:
         raws.pop()
-    if known is None:
-        known = labels([raw.decode("utf-8", "replace") for raw in raws]) if source.kind == "console" else frozenset()
     offset = source.offset
     for count, raw in enumerate(raws):
         text = raw.decode("utf-8", "replace").rstrip("\r")

@@ -78,6 +78,53 @@ def test_the_text_of_torchruns_marks_makes_no_difference(tmp_path: Path) -> None
         )
 
 
+WRAPPINGS = {
+    "container": "2026-11-24T10:00:0{second}.123456789Z stderr F {line}",
+    "ts": "Nov 24 10:00:0{second} {line}",
+    "brackets": "[2026-11-24 10:00:0{second}] {line}",
+    "clock": "10:00:0{second} {line}",
+    "journald": "Nov 24 10:00:0{second} gpu0{node} torchrun[4711]: {line}",
+    "pod": "[pod/train-worker-{node}/pytorch] {line}",
+    "ray": "(worker, pid=471{node}, ip=10.0.0.1{node}) {line}",
+    "srun": "{node}: {line}",
+    "pdsh and a clock": "gpu0{node}: 10:00:0{second} {line}",
+    "indented": "    {line}",
+    "coloured": "\x1b[2m{node}: \x1b[0m{line}",
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS.values(), ids=WRAPPINGS)
+def test_what_the_lines_of_a_file_are_wrapped_in_makes_no_difference(wrapping: str, tmp_path: Path) -> None:
+    for case in [case for case in CASES[::5] if "label" not in case.stem and "launcher" not in case.stem]:
+        expected, logs = read(case)
+        wrapped = [
+            (
+                file,
+                "".join(
+                    wrapping.format(node=node, second=count % 10, line=line) + "\n"
+                    for count, line in enumerate(text.split("\n")[:-1])
+                ),
+            )
+            for node, (file, text) in enumerate(logs)
+        ]
+        told = as_object(verdict_on(wrapped, tmp_path))
+        assert [told[key] for key in ("rule", "node_rank", "rank")] == [
+            expected[key] for key in ("rule", "node_rank", "rank")
+        ], case.stem
+
+
+def test_labels_of_srun_are_ranks_where_no_torchrun_ran() -> None:
+    logs = [
+        "".join(f"{rank}: rank {rank} started\n{rank}: step 1 loss 0.2\n" for rank in ranks)
+        for ranks in ((0, 1), (2, 3))
+    ]
+    logs[1] += '3: Traceback (most recent call last):\n3:   File "t.py", line 9, in main\n3: ValueError: bad sample\n'
+    logs[1] += "srun: error: gpu02: task 3: Exited with exit code 1\n"
+    verdict = diagnose([Source(name=f"{k}", node_rank=k, data=text.encode()) for k, text in enumerate(logs)])
+    assert verdict is not None
+    assert (verdict.rule, verdict.node_rank, verdict.rank) == ("exception", 1, 3)
+
+
 def test_ids_are_unique_and_every_rule_says_what_and_what_to_do() -> None:
     rules = [*RULES, *ENDS]
     assert len({rule.id for rule in rules}) == len(rules)
