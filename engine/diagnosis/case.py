@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from engine.diagnosis.deaths import Death, Failure, Node, deaths_of, nodes_of
-from engine.diagnosis.explain import Incident, explain, signal_name
+from engine.diagnosis.explain import LOOK_BACK, Incident, explain, signal_name
 from engine.diagnosis.lines import SHOWN, Line, Source
 from engine.diagnosis.rules import NOISE, Role, Rule, fill
 from engine.diagnosis.rules.rule import compiled
@@ -167,9 +168,10 @@ def headline(text: str) -> str:
     return f"{first} {rest.strip().partition(chr(10))[0]}" if first.rstrip().endswith(":") and rest else first
 
 
-def spoken(lines: Iterable[Line]) -> list[Line]:
-    """The lines that say something."""
-    return [line for line in lines if line.text.strip() and not NOISE.search(line.text)]
+def spoken(lines: Sequence[Line]) -> list[Line]:
+    """The last lines that say something."""
+    said = (line for line in reversed(lines) if line.text.strip() and not NOISE.search(line.text))
+    return list(itertools.islice(said, LOOK_BACK))[::-1]
 
 
 def subject(failure: Failure) -> str:

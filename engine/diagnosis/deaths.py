@@ -79,6 +79,8 @@ NATIVE = re.compile(
     r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S*(?:\(\))?: (?:invalid|corrupt|memory)"
     r"|^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception"
 )
+NEAR_END = 2000
+"""Lines at the end of a worker's log among which it says that it crashed: dumps of many threads are long."""
 UNMATCHED = -1
 
 
@@ -343,7 +345,8 @@ def _told(node: Node) -> list[Death]:
         if not death.traces:
             death.traces = _summed(node, death.failure) or ([] if death.lines else loose[-1:])
         if not death.lines:
-            death.lines = node.workers.get((death.failure.attempt, death.failure.local_rank or 0)) or node.shared
+            key = (death.failure.attempt, death.failure.local_rank or 0)
+            death.lines = node.workers.get(key) or _unlabelled(node, death.failure.attempt)
     deaths = list(found.values())
     own_end = [trace for trace in pool if trace.agents and not trace.raised[-1].type.endswith("ChildFailedError")]
     if own_end or node.agent.death:
@@ -351,6 +354,14 @@ def _told(node: Node) -> list[Death]:
     elif loose and not found and _fatal(loose[-1], node.shared, False):
         deaths.append(Death(Failure("torchrun", 0.0, node.node_rank, code=1), node.shared, loose, timed=False))
     return deaths
+
+
+def _unlabelled(node: Node, attempt: int) -> list[Line]:
+    """What the ranks of an attempt wrote without a mark: what stands before torchrun's line about its failure."""
+    borders = [-1, *(seen.line.place for seen in node.agent.failed)]
+    if attempt + 1 >= len(borders):
+        return node.shared
+    return [line for line in node.shared if borders[attempt] < line.place < borders[attempt + 1]]
 
 
 def _add(node: Node, found: dict[tuple[int, int], Death], attempt: int, seen: Seen) -> None:
@@ -405,7 +416,7 @@ def _summed(node: Node, failure: Failure) -> list[Trace]:
 
 
 def _native(lines: Sequence[Line]) -> Line | None:
-    return next((line for line in reversed(lines) if NATIVE.search(line.text)), None)
+    return next((line for line in reversed(lines[-NEAR_END:]) if NATIVE.search(line.text)), None)
 
 
 def _fatal(trace: Trace, lines: Sequence[Line], recorded: bool) -> bool:

@@ -6,13 +6,14 @@ anything. Lines of a log are asked where there is no exception, or one that says
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal as signals
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.diagnosis.deaths import NATIVE, Death
+from engine.diagnosis.deaths import NATIVE, NEAR_END, Death
 from engine.diagnosis.lines import Line
 from engine.diagnosis.rules import NOISE, RULES, SURE, Rule, compiled
 from engine.diagnosis.rules.ends import (
@@ -109,9 +110,13 @@ def explain(death: Death) -> Incident:
         if trace.raised[-1].type.endswith("SignalException") and failure.kind == "torchrun":
             return _by_signal(death)
         found = _match([(one.text, one.line, one) for one in trace.final[::-1]][::-1], death, "raised")
+        whole = [(one.text, one.line, one) for one in trace.raised]
         if found is None:
-            found = _match([(one.text, one.line, one) for one in trace.raised], death, "raised", roots=True)
-    native = [line for line in death.lines if NATIVE.search(line.text)]
+            found = _match(whole, death, "raised", roots=True)
+        elif (fuller := _match(whole, death, "raised")) and fuller.rule is found.rule:
+            # What it was handling may tell more of the same: which signal, which file.
+            found.groups = {**fuller.groups, **found.groups}
+    native = [line for line in death.lines[-NEAR_END:] if NATIVE.search(line.text)]
     if found is None and native:
         said = [line for line in death.lines if line.place >= native[0].place][:40]
         before = [line for line in death.lines if line.place < native[0].place][-40:]
@@ -195,8 +200,8 @@ def _match(
             continue
         if roots and rule.role != "root":
             continue
-        for text, line, raised in texts:
-            found = rule.search(text)
+        for pattern, (text, line, raised) in itertools.product(rule.texts, texts):
+            found = compiled(pattern).search(text)
             if found is None:
                 continue
             if where == "line" and NOISE.search(text) and rule.id not in NOT_NOISE:

@@ -85,6 +85,8 @@ def read(source: Source, place: int = 0, known: Marks = NONE) -> Iterator[tuple[
             text = text[: LONGEST // 2] + " … " + text[-LONGEST // 2 :]
         if "\x1b" in text:
             text = ANSI.sub("", text)
+        if "\0" in text:
+            text = text.replace("\0", "")
         bare, label, local_rank, rank = unmarked(text, known)
         line = Line(
             source.name,

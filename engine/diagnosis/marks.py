@@ -24,6 +24,9 @@ MPIRUN = re.compile(r"\[\d+,(\d+)\]<std(?:out|err)>: ?")
 TEE = re.compile(r"\[(?!rank\d)[A-Za-z_][A-Za-z_-]{0,30}(\d{1,5})(?:\|(\d{1,6}))?\]: ?")
 TORCH = re.compile(r"\[rank(\d{1,6})\]: ?")
 
+GLUED = re.compile(r"\[rank(\d{1,6})\]: (?=Traceback)")
+"""Behind a prompt or a progress bar without a final newline."""
+
 DAY = r"(?:\d{4}[-/]\d\d[-/]\d\d|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d|[A-Z][a-z]{2} [ \d]\d)"
 CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?[AP]M)?(?:Z| ?[+-]\d\d:?\d\d| UTC)?"
 OTHERS = r"(?!torch\.distributed\.[\w.]+: \[[A-Z]| ?- |\[[A-Z]{4,8}\])"
@@ -81,11 +84,12 @@ class Marks(msgspec.Struct, frozen=True):
         label = ""
         if text[:2] == "20" and (found := RUNTIME.match(text)):
             text = text[found.end() :]
-        text = stripped(text, self.outer)
+        if self.outer:
+            text = stripped(text, self.outer)
         if self.words and (found := LABEL.match(text)) and shape(found[1] or found[2]) in self.words:
             label = found[1] or found[2]
             text = text[found.end() :]
-        return stripped(text, self.inner), label
+        return stripped(text, self.inner) if self.inner else text, label
 
 
 NONE = Marks()
@@ -168,4 +172,6 @@ def unmarked(text: str, known: Marks) -> tuple[str, str, int | None, int | None]
             rank = int(found.group(2)) if found.group(2) else rank
         if found := TORCH.match(text):
             rank, text = int(found.group(1)), text[found.end() :]
+    if rank is None and "]: Traceback" in text and (found := GLUED.search(text)):
+        rank, text = int(found.group(1)), text[found.end() :]
     return text, label, local_rank, rank

@@ -6,6 +6,8 @@ that only waited, one that torchrun ended afterwards is as silent as one that st
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,12 +15,13 @@ import msgspec
 from engine.diagnosis.case import EVIDENCE, Case, Verdict, about
 from engine.diagnosis.explain import Incident, asked_of
 from engine.diagnosis.rules import RULES
-from engine.diagnosis.rules.ends import APART, HANG, SILENT
+from engine.diagnosis.rules.ends import APART, HANG, LEFT_EARLY, SILENT
 from engine.diagnosis.watchdog import Finding, compare, watchdogs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from engine.diagnosis.deaths import Death
     from engine.diagnosis.lines import Line
     from engine.diagnosis.rules import Rule
 
@@ -57,8 +60,33 @@ def accused(case: Case) -> Verdict | None:
         return _by_watchdog(case, finding)
     waited = [i for i in heard if i.rule.id in WAITED]
     if len({i.death.failure.node_rank for i in waited}) > 1 and all(i.rule.role == "victim" for i in case.incidents):
-        return case.verdict(waited[0], APART)
+        return _elsewhere(case, waited) or case.verdict(waited[0], APART)
     return None
+
+
+def _elsewhere(case: Case, waited: Sequence[Incident]) -> Verdict | None:
+    """Ranks that waited in different collectives at the same time: nobody is missing, they do not agree."""
+    calls = [(incident, call) for incident in waited if (call := _call(incident))]
+    counts = Counter(call for _, call in calls)
+    if len(counts) < 2:
+        return None
+    usual, rare = counts.most_common()[0][0], counts.most_common()[-1][0]
+    odd = next(incident for incident, call in reversed(calls) if call == rare)
+    rule = next(rule for rule in RULES if rule.id == "collective-mismatch")
+    verdict = case.verdict(odd, rule)
+    return msgspec.structs.replace(
+        verdict,
+        cause=f"{case.who(odd.death.failure)} waited in {rare}, others in {usual}: the ranks do not call the same "
+        f"collectives in the same order{odd.at}",
+        proof=case.prove([place.line for i, _ in (calls[0], (odd, rare)) if (place := i.place)] + [odd.key]),
+        confidence=0.6,
+    )
+
+
+def _call(incident: Incident) -> str:
+    """`all_reduce`: the collective that the program itself called; "" where autograd did, or nobody knows."""
+    frames = incident.raised.frames if incident.raised is not None else ()
+    return next((one.function for one in reversed(frames) if one.file.endswith("distributed_c10d.py")), "")
 
 
 def _suspicion(case: Case, node_rank: int, local: int, heard: Sequence[Incident], rule: Rule) -> Verdict:
@@ -68,18 +96,29 @@ def _suspicion(case: Case, node_rank: int, local: int, heard: Sequence[Incident]
     own = asked_of(death)
     if own is not None:
         return case.verdict(own)
-    verdict = case.verdict(Incident(death, rule, {}, death.seen))
-    return msgspec.structs.replace(verdict, proof=case.prove([death.seen, *(i.key for i in heard)]))
+    return _silence(case, death, heard, rule)
 
 
 def _silent_node(case: Case, node_rank: int, heard: Sequence[Incident]) -> Verdict:
     node = case.nodes[node_rank]
+    if not node.ranks and all(set(other.ranks) == {0} for other in case.nodes.values() if other is not node):
+        # One rank on every other node: so it is here.
+        node.ranks[0] = node_rank
     if len(node.ranks) == 1:
         return _suspicion(case, node_rank, next(iter(node.ranks)), heard, SILENT)
     lines = [line for _, lines in sorted(node.workers.items()) for line in lines] or node.shared
-    death = about(node_rank, lines)
-    verdict = case.verdict(Incident(death, SILENT, {}, death.seen))
-    return msgspec.structs.replace(verdict, proof=case.prove([death.seen, *(i.key for i in heard)]))
+    return _silence(case, about(node_rank, lines), heard, SILENT)
+
+
+def _silence(case: Case, death: Death, heard: Sequence[Incident], rule: Rule) -> Verdict:
+    """What silence means: torchrun waits for the other nodes where its own ranks have all succeeded."""
+    shared = case.nodes[death.failure.node_rank].shared
+    waits = next((line for line in shared if EXIT_BARRIER.search(line.text)), None)
+    verdict = case.verdict(Incident(death, LEFT_EARLY if waits and rule is SILENT else rule, {}, death.seen))
+    return msgspec.structs.replace(verdict, proof=case.prove([waits, death.seen, *(i.key for i in heard)]))
+
+
+EXIT_BARRIER = re.compile(r"waiting on exit barrier|WorkerState\.SUCCEEDED")
 
 
 def _by_watchdog(case: Case, finding: Finding) -> Verdict:

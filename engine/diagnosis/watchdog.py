@@ -56,6 +56,8 @@ def watchdogs(lines: Iterable[tuple[int | None, Line]]) -> dict[int, Watchdog]:
     """By global rank, the first collective that its watchdog gave up on. `lines` come with the rank that wrote them."""
     found: dict[int, Watchdog] = {}
     for writer, line in lines:
+        if "atchdog" not in line.text and "last enqueued" not in line.text:
+            continue
         caught, work = CAUGHT.search(line.text), WORK.search(line.text)
         if not caught and not work:
             continue

@@ -14,7 +14,7 @@ def _end(id: str, says: str, remedy: str, sure: float, weight: int = 95, role: R
 EXCEPTION = _end("exception", "raised {exc}", "read the traceback: {see}; the program has to be corrected there", 0.9)
 EXIT = _end(
     "exit-code",
-    "exited with code {code} and gave no reason[; its last words: {last}]",
+    "exited with code {code} and no traceback[; its last words: {last}]",
     "read what it wrote last: {see}; sys.exit or os._exit in the program, or a library that gives up, does that",
     0.7,
 )
@@ -98,6 +98,14 @@ SILENT = _end(
     0.55,
     50,
 )
+LEFT_EARLY = _end(
+    "finished-early",
+    "ended with exit code 0 while the others still trained, who lost their connection to it",
+    "did it get fewer batches (uneven data: DistributedSampler, drop_last, model.join()), fewer steps, or a collective "
+    "only the others call? sys.exit(0) or os._exit(0) in the program does it too: {see}",
+    0.75,
+    50,
+)
 HANG = _end(
     "hang",
     "hung: it did not come to the collective at which the others waited until they gave up",
@@ -124,4 +132,4 @@ UNKNOWN = _end(
 )
 
 ENDS = (EXCEPTION, EXIT, VANISHED, STOPPED, NODE_LOST, TORCHRUN_KILLED, OTHER_SIGNAL, *BY_SIGNAL.values())
-ENDS += (SILENT, HANG, APART, UNKNOWN)
+ENDS += (SILENT, LEFT_EARLY, HANG, APART, UNKNOWN)

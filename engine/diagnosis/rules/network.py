@@ -167,6 +167,17 @@ RULES = (
         weight=62,
     ),
     Rule(
+        id="connection-lost",
+        texts=(r"^(?:\w+\.)*(?P<type>BrokenPipe|Connection(?:Reset|Refused|Aborted))Error\b",),
+        says="lost a connection of its own (not torch.distributed's): {exc}",
+        remedy=(
+            "what it talks to there (a data loader or pool of its own, a server, a database) had gone: read the "
+            "traceback, {see}; where a neighbour or another rank ended just before, look there"
+        ),
+        sure=0.5,
+        weight=30,
+    ),
+    Rule(
         id="peer-refused",
         role="victim",
         texts=(

@@ -102,15 +102,13 @@ RULES = (
     Rule(
         id="dataloader-worker-killed",
         texts=(
-            (
-                r"DataLoader worker \(pid\(?s?\)? ?(?P<pid>[\d, ]+)\) (?:is killed by signal: (?P<signal>\w+)|"
-                r"exited unexpectedly)"
-            ),
+            r"DataLoader worker \(pid\(?s?\)? ?(?P<pid>[\d, ]+)\) is killed by signal: (?P<signal>\w+(?: \w+)*)",
+            r"DataLoader worker \(pid\(?s?\)? ?(?P<pid>[\d, ]+)\) exited unexpectedly",
         ),
         says="lost a DataLoader worker (pid {pid})[: {signal}]",
         remedy=(
-            "out of host memory or shared memory is the usual reason: fewer `num_workers`, a larger /dev/shm; "
-            "see the kernel's log: ssh {host} dmesg"
+            "Killed is most often for want of host memory, Bus error for want of shared memory: fewer `num_workers`, "
+            "a larger /dev/shm; see the kernel's log: ssh {host} dmesg; num_workers=0 shows an error of its own"
         ),
         sure=0.8,
     ),

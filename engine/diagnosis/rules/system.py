@@ -290,7 +290,7 @@ RULES = (
             r"Received (?:15|(?:Signals\.)?SIGTERM) death signal",
             r"got signal: 15$",
         ),
-        says="was asked to end from outside (SIGTERM to torchrun)",
+        says="was asked to end from outside (SIGTERM, signal 15)",
         remedy=(
             "scancel, a scheduler's limit, kill, or an operator: see who did (scontrol show job, the shell "
             "history on {host})"
