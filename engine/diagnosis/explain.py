@@ -32,6 +32,7 @@ from engine.diagnosis.traces import Frame, Raised
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from engine.diagnosis.deaths import Failure
     from engine.diagnosis.traces import Trace
 
 DUMPED = frozenset({"segfault", "aborted", "bus-error", "illegal-instruction", "arithmetic", "collective-mismatch"})
@@ -116,7 +117,7 @@ def explain(death: Death) -> Incident:
         elif (fuller := _match(whole, death, "raised")) and fuller.rule is found.rule:
             # What it was handling may tell more of the same: which signal, which file.
             found.groups = {**fuller.groups, **found.groups}
-    native = [line for line in death.lines[-NEAR_END:] if NATIVE.search(line.text)]
+    native = [line for line in death.lines[-NEAR_END:] if NATIVE.search(line.text) and _may_be_of(line, failure)]
     if found is None and native:
         said = [line for line in death.lines if line.place >= native[0].place][:40]
         before = [line for line in death.lines if line.place < native[0].place][-40:]
@@ -141,6 +142,12 @@ def explain(death: Death) -> Incident:
         number = next(number for pattern, number in BY_NATIVE if pattern.search(native[-1].text))
         return Incident(death, BY_SIGNAL[number], {}, native[-1])
     return _by_end(death, native[-1] if native else None)
+
+
+def _may_be_of(line: Line, failure: Failure) -> bool:
+    """May a crash in C++ have ended so? One that left by itself has not crashed: an unmarked line is a neighbour's."""
+    left = failure.code is not None and 0 < failure.code < 128
+    return not left or (failure.code == 1 and (line.rank, line.local_rank) != (None, None))
 
 
 def _by_signal(death: Death) -> Incident:

@@ -35,6 +35,7 @@ RULES = (
             r"[Cc]uda failure(?: \d+)? '?out of memory",
             r"cudaErrorMemoryAllocation",
             r"Triton Error \[CUDA\]: out of memory",
+            r"NVML_SUCCESS == r INTERNAL ASSERT FAILED.{0,60}CUDACachingAllocator",
         ),
         says=("ran out of GPU memory[: it asked for {asked}][, {free} of {total} were free]"),
         remedy=(
@@ -57,6 +58,7 @@ RULES = (
             r"nvidia-smi has failed",
             r"[Cc]ouldn't communicate with the NVIDIA driver",
             r"Can't initialize NVML",
+            r"unsupported display driver",
         ),
         says="has an NVIDIA driver that cannot be used: {detail}",
         remedy=(
@@ -133,6 +135,20 @@ RULES = (
         remedy=(
             "check label and token ids against the number of classes and the vocabulary; `env: "
             '{CUDA_LAUNCH_BLOCKING: "1"}` shows where'
+        ),
+    ),
+    Rule(
+        id="gpu-too-old",
+        texts=(
+            r"no kernel image is available for execution",
+            r"only supports? \w+ GPUs or newer",
+            r"not compatible with the current PyTorch installation",
+            r"requires? (?:a GPU with )?(?:CUDA )?compute capability",
+        ),
+        says="has a GPU for which its torch, or a CUDA extension, was not built: {detail}",
+        remedy=(
+            "see which it is: ssh {host} nvidia-smi -L; install the torch for it, rebuild the extension there with "
+            "TORCH_CUDA_ARCH_LIST, or switch the feature off (attn_implementation=sdpa)"
         ),
     ),
     Rule(

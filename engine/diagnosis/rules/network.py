@@ -70,6 +70,7 @@ RULES = (
         id="infiniband",
         where=("raised", "line"),
         texts=(
+            r"Call to ibv_\w+ failed.{0,120}",
             r"NET/IB ?: Got (?:completion|async event).{0,200}",
             r"(?:with status=|with error )\d+.{0,40}opcode.{0,60}vendor err \d+",
             r"IB (?:port|device).{0,60}(?:error|down)",

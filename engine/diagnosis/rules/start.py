@@ -38,8 +38,8 @@ RULES = (
         id="command-not-found",
         where=("node", "line"),
         texts=(
-            r"(?:^|[:\s])(?P<program>[\w./+-]+): (?:command )?not found\b",
             r"command not found: (?P<program>\S+)",
+            r"(?:^|[:\s])(?P<program>[\w./+-]+): (?:command )?not found\b",
             r"(?:\benv|nohup|setsid|exec|timeout|execve\(\)|failed to (?:run|execute)(?: command)?)"
             rf"[^{QUOTES}]{{0,40}}[{QUOTES} ](?P<program>[\w./+-]+)[{QUOTES}]?: No such file or directory",
             r"line \d+: (?P<program>/\S+): No such file or directory",
@@ -62,6 +62,28 @@ RULES = (
         remedy="chmod +x {path}; a file for another processor architecture cannot be executed either",
     ),
     Rule(
+        id="library-missing",
+        where=("node", "line"),
+        texts=(
+            r"error while loading shared libraries: (?P<what>[^:]{1,120}): cannot open shared object file",
+            r"version [`'](?P<what>\w+_[\d.]+)' not found",
+        ),
+        says="cannot start its program: the library {what} is missing there",
+        remedy="the environment is of another system: build it on that node, set LD_LIBRARY_PATH, or use one container",
+    ),
+    Rule(
+        id="container",
+        where=("node",),
+        texts=(
+            r"docker: (?P<what>Error response from daemon: .{1,200})",
+            r"FATAL: +(?P<what>(?:[Cc]ould not open image|[Ii]mage|container|.{0,40}no such file).{1,160})",
+            r"(?:pyxis|enroot)\S*: (?P<what>.{0,40}(?:[Ee]rror|[Ff]ailed|couldn't|[Nn]o such).{1,160})",
+        ),
+        says="could not start its container: {what}",
+        remedy="start it there by hand: is the image on that node, and the NVIDIA container toolkit installed?",
+        sure=0.88,
+    ),
+    Rule(
         id="bad-option",
         where=("line", "node", "raised"),
         texts=(
@@ -78,10 +100,22 @@ RULES = (
             r"(?P<what>Some specified arguments are not used by the HfArgumentParser: .{0,200})",
             r"(?P<what>Could not override .{0,200}|Key '\S+' is not in struct)",
             r"unparseable",
+            r"(?P<what>Unsupported nproc_per_node value: \S+)",
             r"(?P<what>Unknown field for option \S+)",
         ),
-        says="was given an option that[ {program}] does not take:[ {what}]",
+        says="was given an option that does not exist or fit[ ({program})][: {what}]",
         remedy="correct `program.args` in the profile; an old torchrun lacks newer flags: torchrun --help there",
+        sure=0.95,
+    ),
+    Rule(
+        id="torch-missing",
+        where=("raised", "line", "node"),
+        texts=(
+            r"ModuleNotFoundError: No module named '(?P<module>torch)'",
+            r"No module named (?P<module>torch)\.distributed",
+        ),
+        says="runs a Python that has no torch",
+        remedy="set `program.activate` to the environment in which torch is installed, on that node",
         sure=0.95,
     ),
     Rule(
@@ -105,14 +139,6 @@ RULES = (
         remedy="correct the file, or run it with the Python version that it is written for",
     ),
     Rule(
-        id="torch-missing",
-        where=("raised", "line", "node"),
-        texts=(r"ModuleNotFoundError: No module named '(?P<module>torch)'",),
-        says="runs a Python that has no torch",
-        remedy="set `program.activate` to the environment in which torch is installed, on that node",
-        sure=0.95,
-    ),
-    Rule(
         id="import-error",
         texts=(
             r"ModuleNotFoundError: No module named '(?P<module>[^']+)'",
@@ -128,6 +154,23 @@ RULES = (
         sure=0.95,
     ),
     Rule(
+        id="extension-build",
+        texts=(
+            r"Error building extension '(?P<what>[^']+)'",
+            r"(?P<what>Installed CUDA version \S+ does not match the version torch was compiled with \S+)",
+            r"Failed to find C compiler",
+            r"Ninja is required to load C\+\+ extensions",
+            r"CUDA_HOME (?:environment variable )?(?:is not set|does not exist)",
+            r"Command '\[?'?\S*(?:gcc|g\+\+|nvcc|ninja|cc)'",
+        ),
+        says="cannot compile a C++ or CUDA extension[ ({what})]",
+        remedy=(
+            "it needs gcc, ninja and the CUDA toolkit of torch's version there: ssh {host} 'which gcc ninja nvcc'; or"
+            " install the extension built (wheel), or let one rank build it before the others start"
+        ),
+        sure=0.88,
+    ),
+    Rule(
         id="model-missing",
         texts=(
             (
@@ -135,6 +178,7 @@ RULES = (
                 r"?(?:tokenizer|config\w*|model|feature extractor) for|Couldn't find (?:a|any) (?:dataset|data file)"
                 r"|Error no file named \S+|does not appear to have a file named).{0,160})"
             ),
+            r"DatasetNotFoundError: (?P<what>.{1,200})",
         ),
         says="does not find a model or data set: {what}",
         remedy=(
@@ -159,7 +203,7 @@ RULES = (
         texts=(
             r"GatedRepoError|gated repo",
             r"RepositoryNotFoundError",
-            r"(?:401|403) Client Error",
+            r"(?:401|403|429) Client Error",
             r"Invalid (?:username or password|user token|credentials)",
             r"WANDB_API_KEY",
             r"api_key not configured",

@@ -9,7 +9,7 @@ RULES = (
         id="memlock",
         where=("raised", "line"),
         texts=(
-            r"Call to ibv_\w+ failed(?: with error (?:Cannot allocate memory|Invalid argument))?",
+            r"Call to ibv_(?:create|reg|alloc)\w* failed(?: with error (?:Cannot allocate memory|Invalid argument)|$)",
             r"ibv_\w+.{0,60}Cannot allocate memory",
             r"max locked memory",
             r"RLIMIT_MEMLOCK",
@@ -32,6 +32,7 @@ RULES = (
             r"[Bb]us error.{0,120}(?:shared memory|shm)",
             r"insufficient shared memory",
             r"unable to (?:open|write to) shared memory",
+            r"unable to write to file </torch_",
             r"unable to mmap \d+ bytes",
         ),
         says="ran out of shared memory: /dev/shm is too small",
@@ -147,6 +148,7 @@ RULES = (
         texts=(
             r"Too many open files",
             r"\[Errno 24\]",
+            r"received 0 items of ancdata",
         ),
         says="opened more files than its limit allows",
         remedy=("ulimit -n 65536 in `program.activate`, or torch.multiprocessing.set_sharing_strategy('file_system')"),
@@ -154,7 +156,9 @@ RULES = (
     ),
     Rule(
         id="too-many-processes",
+        where=("raised", "line"),
         texts=(
+            r"OMP: (?:System error #11|Error #34).{0,120}",
             r"can't start new thread",
             r"Resource temporarily unavailable",
             r"pthread_create failed",
@@ -213,8 +217,8 @@ RULES = (
                 r"More processors requested|CPU count per node|[Ii]nvalid (?:generic|partition|account|qos|"
                 r"feature|constraint)|"
                 r"Invalid job|Timed out waiting for job step|configuration source|"
-                r"[Uu]nable to (?:create|allocate|contact)|fetch_config|[Nn]ode count|Memory "
-                r"specification|temporarily unable|Unable to (?:create|confirm)).{0,160})"
+                r"[Uu]nable to (?:create|allocate|contact)|Batch job submission failed|fetch_config|[Nn]ode count|"
+                r"Memory specification|temporarily unable|Unable to (?:create|confirm)).{0,160})"
             ),
             r"slurm_load_jobs error: (?P<what>.{1,80})",
         ),
