@@ -143,14 +143,19 @@ def torchrun_options(
 def _script(profile: Profile, node: Node, exports: dict[str, str], options: dict[str, str], args: list[str]) -> str:
     program = profile.program
     exported_raw = program_path(program)
-    if program.kind == "xtuner":
+    several = options["nnodes"] != "1" or options["nproc_per_node"] != "1"
+    if program.kind == "xtuner" and several:
         # XTuner starts torchrun itself, with the options it knows; torchrun takes the others from PET_ variables.
         exports = {**exports, **_xtuner_exports(options)}
         exported_raw["PET_LOG_DIR"] = command.LOG_DIR
-        argv = [command.words("xtuner", "train", program.path, *args)]
+        argv = [UNMASKED + command.words("xtuner", "train", program.path, *args)]
     else:
         argv = ["torchrun", *_flag_lines(options), f"--redirects=3 --log_dir={command.LOG_DIR}"]
-        argv.append(command.words(*KIND_FLAGS[program.kind], program.path, *args))
+        argv.append(
+            xtuner_below_torchrun(program, args, UNMASKED)
+            if program.kind == "xtuner"
+            else command.words(*KIND_FLAGS[program.kind], program.path, *args)
+        )
     return command.script(
         workdir=node.workdir or program.workdir,
         activate=node.activate or program.activate,
@@ -158,6 +163,11 @@ def _script(profile: Profile, node: Node, exports: dict[str, str], options: dict
         exported_raw=exported_raw,
         argv=argv,
     )
+
+
+def xtuner_below_torchrun(program: Program, args: list[str], unmask: str) -> str:
+    """One rank, which XTuner starts without torchrun: below it, output and end are kept as any rank's are."""
+    return f"--no_python {unmask}{command.words('xtuner', 'train', program.path, *args)}"
 
 
 def program_path(program: Program) -> dict[str, str]:
@@ -191,12 +201,12 @@ def arguments(profile: Profile, values: Mapping[str, str]) -> list[str]:
     if profile.program.kind != "xtuner" or profile.batch is None:
         return args
     pairs = [f"{key}={values[name]}" for key, name in _XTUNER_BATCH.items() if name in values]
-    # The flag takes all words up to the next flag, and a second one would undo the first.
-    at = args.index(_CFG_OPTIONS) + 1 if _CFG_OPTIONS in args else len(args)
-    return [*args[:at], *([] if _CFG_OPTIONS in args else [_CFG_OPTIONS]), *pairs, *args[at:]]
+    # Every later --cfg-options adds to the first; what is named twice is what was said last (mmengine's DictAction).
+    return ["--cfg-options", *pairs, *args]
 
 
-_CFG_OPTIONS = "--cfg-options"
+UNMASKED = '${RANKDECK_PROGRAM:+python3 -I -S "$RANKDECK_PROGRAM"} '
+"""Stands before XTuner's command, which hides how a training ended: where Rankdeck runs it, its node program does."""
 # From them xtuner/tools/train.py takes what it gives to DeepSpeed, too.
 _XTUNER_BATCH = {
     "train_dataloader.batch_size": "per_device_batch",

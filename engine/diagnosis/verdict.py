@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SAME_TIME = 30.0
 """Seconds within which the same root on other ranks is one and the same failure."""
 LAST_WORDS = 8
-"""Lines at the end of a node's log among which a shell's or ssh's complaint is why it ended."""
+"""Lines at the end of a node's log, but for indented help, among which a shell's or ssh's complaint is why it ended."""
 BEHIND = {
     "host-out-of-memory": {"killed", "aborted", "dataloader-worker-killed", "exit-code", "ended-silently"},
     "gpu-broken": {"cuda-error", "nccl-cuda-error", "no-gpu", "driver", "exit-code", "aborted"},
@@ -97,7 +97,7 @@ def _by_the_node(case: Case) -> Verdict | None:
     """What kernel, scheduler, shell and ssh say."""
     for node_rank, node in sorted(case.nodes.items()):
         here = [i for i in case.incidents if i.death.failure.node_rank == node_rank]
-        last = [line.place for line in node.shared if line.text.strip()][-LAST_WORDS:]
+        last = [line.place for line in node.shared if line.text.strip() and line.text[:1] != " "][-LAST_WORDS:]
         for rule, line, groups in lines_of_node(node.shared):
             if rule.id in BEHIND:
                 explained = next((i for i in here if i.rule.id in BEHIND[rule.id]), None)

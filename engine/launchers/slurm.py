@@ -23,6 +23,7 @@ from engine.errors import RequestError
 from engine.plan import (
     DEFAULT_ENV,
     KIND_FLAGS,
+    UNMASKED,
     NodePlan,
     Plan,
     arguments,
@@ -30,6 +31,7 @@ from engine.plan import (
     placeholder_values,
     program_path,
     totals,
+    xtuner_below_torchrun,
 )
 from engine.profile import Slurm, SlurmGroup
 
@@ -78,8 +80,10 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
     total, lr = totals(profile, world_size)
     values = placeholder_values(profile, run_id, len(sizes), world_size, total, lr)
     env = {name: filled(value, values) for name, value in profile.env.items()}
-    argv = _program(profile, slurm, sizes, arguments(profile, values))
-    task = _task(profile, slurm, {**DEFAULT_ENV, **_interface(profile), **env}, argv, sizes)
+    args = arguments(profile, values)
+    argv = _program(profile, slurm, sizes, args)
+    unmasked = _program(profile, slurm, sizes, args, UNMASKED)
+    task = _task(profile, slurm, {**DEFAULT_ENV, **_interface(profile), **env}, unmasked, sizes)
     script = _script(profile, slurm, run_id, sizes, task)
     return Plan(
         run=run_id,
@@ -154,13 +158,15 @@ def _directive(option: str) -> str:
 # ---- what a task runs ------------------------------------------------------------------------------------------------
 
 
-def _program(profile: Profile, slurm: Slurm, sizes: Sequence[int], args: list[str]) -> list[str]:
-    """The program as lines of shell words; variables of Slurm and of the script are left for the node's shell."""
+def _program(profile: Profile, slurm: Slurm, sizes: Sequence[int], args: list[str], unmask: str = "") -> list[str]:
+    """The program as lines of shell words; variables of Slurm and of the script are left for the node's shell.
+    `unmask` stands before XTuner's command, but in a container, where our program is not."""
     program = profile.program
     prefix = f"{slurm.container.strip()} " if slurm.container.strip() else ""
-    if program.kind == "xtuner":
+    unmask = "" if prefix else unmask
+    if program.kind == "xtuner" and (slurm.style == "direct" or sum(sizes) > 1):
         launcher = ("--launcher", "slurm") if slurm.style == "direct" else ()
-        return [prefix + command.words("xtuner", "train", program.path, *_apart(args, launcher))]
+        return [prefix + unmask + command.words("xtuner", "train", program.path, *_apart(args, launcher))]
     if slurm.style == "direct":
         start = {"script": ("python3",), "module": ("python3", "-m"), "command": ()}[program.kind]
         launcher = () if program.kind == "command" else ("--launcher", "slurm")
@@ -171,7 +177,9 @@ def _program(profile: Profile, slurm: Slurm, sizes: Sequence[int], args: list[st
         '--master_addr="$MASTER_ADDR" --master_port="$MASTER_PORT"',
         f'--rdzv_id="$SLURM_JOB_ID" --max_restarts={profile.rendezvous.max_restarts}',
         f"--redirects=3 --log_dir={command.LOG_DIR}",
-        command.words(*KIND_FLAGS[program.kind], program.path, *args),
+        xtuner_below_torchrun(program, args, unmask)
+        if program.kind == "xtuner"
+        else command.words(*KIND_FLAGS[program.kind], program.path, *args),
     ]
 
 

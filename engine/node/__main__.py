@@ -1,11 +1,15 @@
-"""What the program on a node does when it is called: `supervise RUN_DIR`, or `step RUN_FOLDER COMMAND…` by srun."""
+"""What the program on a node does when it is called: `supervise RUN_DIR`, `step RUN_FOLDER COMMAND…` by srun, or
+`xtuner WORDS…` for XTuner's command.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import List, Optional
 
-USAGE = "usage: python3 -I -S agent.zip supervise RUN_DIR | step RUN_FOLDER COMMAND..."
+USAGE = "usage: python3 -I -S agent.zip supervise RUN_DIR | step RUN_FOLDER COMMAND... | xtuner WORDS..."
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -19,9 +23,22 @@ def main(argv: Optional[List[str]] = None) -> None:
         from engine.node.step import step
 
         step(words[1], words[2:])
+    elif len(words) > 1 and words[0] == "xtuner":
+        from engine.node.xtuner import run
+
+        end_as(run(words))
     else:
         sys.stderr.write(USAGE + "\n")
         raise SystemExit(2)
+
+
+def end_as(code: int) -> None:
+    """Exit with a status, or by the signal -N."""
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

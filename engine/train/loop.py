@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from engine.train.config import Config
     from engine.train.setup import Parts
+NEWS_S = 1.0  # the ranks exchange news at least so often, and with log_every more rarely than every step
 STOPPED = 128 + signal.SIGTERM  # exit status of a run that SIGTERM ended
 
 
@@ -66,7 +67,9 @@ def run(
     watch = Stopwatch(device)
     began = saved = time.monotonic()
     ended = watch.mark()
-    step, loss, stop, news = first, math.nan, False, None
+    step, loss, stop = first, math.nan, False
+    news, sent, every = News(), None, 1
+    parameters = list(ddp.parameters())
 
     while step < config.steps and not stop:
         started, waited = ended, watch.data
@@ -86,29 +89,34 @@ def run(
         backward = watch.mark()
 
         scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(ddp.parameters(), config.grad_clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         ended = watch.mark()
         step += 1
 
-        overdue = 0 < config.checkpoint_minutes < (time.monotonic() - saved) / 60
         record = Step(
             step=step, epoch=step / deal.steps, lr=lr, samples=deal.size(step - 1), data_time=watch.data - waited
         )
-        before, news = news, News(record, local_loss, norm, Marks(started, backward, ended), [asked_to_stop(), overdue])
+        news.add(record, local_loss, norm, Marks(started, backward, ended))
+        before, sent, save = sent, None, False
+        if len(news.steps) >= every:
+            overdue = 0 < config.checkpoint_minutes < (time.monotonic() - saved) / 60
+            news, sent = News(), news.send([asked_to_stop(), overdue])
         if before:
-            said, (stop, overdue) = before.read(watch, ddp, last=False)
-            recorder.write(said)
-        if config.out and (stop or overdue or (config.checkpoint_every and step % config.checkpoint_every == 0)):
+            told, each, (stop, save) = before.read(watch, ddp, last=False)
+            recorder.write(told)
+            every = max(1, min(config.log_every, int(NEWS_S / each)))
+        if config.out and (stop or save or (config.checkpoint_every and step % config.checkpoint_every == 0)):
             checkpoints.save(step, *state_of(parts, step, config, world))
             saved = time.monotonic()
 
-    if news:
-        said, _ = news.read(watch, ddp, last=True)
-        recorder.write(said)
-        loss = said.loss
+    for rest in (sent, news.send([]) if news.steps else None):
+        if rest:
+            told, *_ = rest.read(watch, ddp, last=True)
+            recorder.write(told)
+            loss = told[-1].loss
     recorder.close()
 
     # the end: replicas that drifted apart are a failure, whatever the loss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import signal
 import sys
@@ -93,6 +95,35 @@ def test_one_rank_and_two_ranks_and_accumulation_take_the_same_steps(
     assert [one_rank.code, *(task.code for task in slurm_tasks)] == [0, 0, 0], slurm_tasks
     assert two_ranks.losses == pytest.approx(one_rank.losses, abs=2e-3)
     assert slurm_tasks[0].losses == pytest.approx(one_rank.losses, abs=2e-3)
+
+
+def test_a_compiled_model_takes_the_same_steps(one_rank: Ended) -> None:
+    command = [sys.executable, "-m", "engine.train"]
+    command += settings("steps=25", "per_device_batch=8", "compile=aot_eager")
+    compiled = end(start(command, environment(ROOT), ROOT))
+    assert compiled.code == 0, compiled.err
+    assert compiled.losses == pytest.approx(one_rank.losses, abs=2e-3)
+
+
+def test_tensorboard_is_written_where_it_is_installed_and_asked_for_by_name_elsewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine.train", *settings("steps=2", f"out={tmp_path}", "tensorboard=true")]
+    ended = end(start(command, environment(ROOT), ROOT))
+    if importlib.util.find_spec("tensorboard"):
+        assert ended.code == 0, ended.err
+        assert [path.stat().st_size > 500 for path in tmp_path.glob("tensorboard/events.out.tfevents.*")] == [True]
+    else:
+        assert ended.code == 2
+        assert "pip install tensorboard" in ended.err
+
+
+def test_lines_that_are_rarer_than_steps_leave_out_no_step(tmp_path: Path, one_rank: Ended) -> None:
+    command = [sys.executable, "-m", "engine.train"]
+    command += settings("steps=25", "per_device_batch=8", f"out={tmp_path}", "log_every=10")
+    ended = end(start(command, environment(ROOT), ROOT))
+    assert re.findall(r"^step (\d+)/25", ended.out, re.M) == ["10", "20", "25"]
+    said = [json.loads(line) for line in (tmp_path / "metrics/rank0.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in said] == list(range(1, 26))
+    assert [step["loss"] for step in said] == pytest.approx(one_rank.losses, abs=1e-4)
 
 
 def test_the_step_line_holds_every_metric(one_rank: Ended) -> None:

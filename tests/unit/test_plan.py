@@ -388,27 +388,38 @@ def test_a_folder_that_is_missing_is_not_forgiven_by_the_activation(shell: Shell
     assert "/none" in done.stderr
 
 
-def test_xtuner_gets_its_own_variables_and_torchrun_its_defaults(shell: Shell) -> None:
-    found = shell.run(
-        ["bash", "-c", scripts(asked_of(shell, ["--seed", "1"], {}, kind="xtuner"))[0]], RANKDECK_RUN_DIR="/run"
+def xtuner_of(shell: Shell, args: list[str], ranks: int) -> Profile:
+    return msgspec.structs.replace(
+        asked_of(shell, args, {}, kind="xtuner"), nodes=(Node(host="localhost", gpus=ranks),)
     )
+
+
+def test_xtuner_gets_its_own_variables_and_torchrun_its_defaults(shell: Shell) -> None:
+    found = shell.run(["bash", "-c", scripts(xtuner_of(shell, ["--seed", "1"], 2))[0]], RANKDECK_RUN_DIR="/run")
     environ = found["env"]
     assert isinstance(environ, dict)
     assert found["argv"] == ["train", "train.py", "--seed", "1"]
-    own = {"NNODES": "1", "NODE_RANK": "0", "NPROC_PER_NODE": "1", "ADDR": "127.0.0.1", "PORT": "29500"}
+    own = {"NNODES": "1", "NODE_RANK": "0", "NPROC_PER_NODE": "2", "ADDR": "127.0.0.1", "PORT": "29500"}
     pet = {"PET_REDIRECTS": "3", "PET_LOG_DIR": "/run/ranks", "PET_RDZV_ID": "run-1", "PET_MAX_RESTARTS": "0"}
     assert {**own, **pet}.items() <= environ.items()
 
 
+def test_one_rank_of_xtuner_is_put_below_torchrun_which_keeps_its_output_and_end(shell: Shell) -> None:
+    found = shell.run(["bash", "-c", scripts(xtuner_of(shell, ["--seed", "1"], 1))[0]])
+    argv, environ = found["argv"], found["env"]
+    assert isinstance(argv, list)
+    assert isinstance(environ, dict)
+    assert argv[argv.index("--no_python") + 1 :] == ["xtuner", "train", "train.py", "--seed", "1"]
+    assert "NPROC_PER_NODE" not in environ
+
+
 def test_xtuner_gets_the_batch_as_options_of_its_config_and_the_profiles_own_come_last(shell: Shell) -> None:
-    batch = Batch(per_device=2, grad_accum=4, base_lr=1e-4, base_batch=8)
-    words = {
-        (): ["--cfg-options", *XTUNER_BATCH],
-        ("--cfg-options", "a=1", "--seed", "1"): ["--cfg-options", *XTUNER_BATCH, "a=1", "--seed", "1"],
-    }
-    for own, expected in words.items():
-        asked = msgspec.structs.replace(asked_of(shell, list(own), {}, kind="xtuner"), batch=batch)
-        assert shell.run(["bash", "-c", scripts(asked)[0]])["argv"] == ["train", "train.py", *expected]
+    """XTuner adds every --cfg-options to those before, and what is named twice is what was said last."""
+    batch = Batch(per_device=2, grad_accum=4, base_lr=1e-4, base_batch=8, lr_scaling="none")
+    for own in ([], ["--cfg-options", "a=1", "--seed", "1"], ["--cfg-options=a=1"]):
+        asked = msgspec.structs.replace(xtuner_of(shell, own, 2), batch=batch)
+        argv = shell.run(["bash", "-c", scripts(asked)[0]])["argv"]
+        assert argv == ["train", "train.py", "--cfg-options", *XTUNER_BATCH, *own]
 
 
 XTUNER_BATCH = [

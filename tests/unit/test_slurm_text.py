@@ -39,7 +39,7 @@ def test_an_example_renders_to_its_golden_text(golden: str) -> None:
 def test_xtuner_gets_the_batch_as_options_of_its_config() -> None:
     asked = profile("nodes: 2, gpus_per_node: 8, style: direct", "kind: xtuner, path: c", "batch: {per_device: 2}\n")
     options = "--cfg-options train_dataloader.batch_size=2 optim_wrapper.accumulative_counts=1"
-    assert f"exec xtuner train c --launcher slurm {options}\n" in text(asked)
+    assert f" xtuner train c --launcher slurm {options}\n" in text(asked)
 
 
 def test_the_srun_line_of_xtuner_is_the_documented_one_word_for_word() -> None:
@@ -145,7 +145,18 @@ def test_xtuner_below_torchrun_gets_its_variables() -> None:
     script = text(profile("nodes: 2, gpus_per_node: 8", "kind: xtuner, path: c"))
     for line in ("NNODES=2", 'NODE_RANK="$SLURM_NODEID"', "NPROC_PER_NODE=8", 'ADDR="$MASTER_ADDR"'):
         assert f"export {line} &&\n" in script
-    assert "exec xtuner train c\n" in script
+    assert 'exec ${RANKDECK_PROGRAM:+python3 -I -S "$RANKDECK_PROGRAM"} xtuner train c\n' in script
+
+
+def test_one_rank_of_xtuner_is_put_below_torchrun_which_keeps_its_output_and_end() -> None:
+    script = text(profile("nodes: 1, gpus_per_node: 1", "kind: xtuner, path: c"))
+    assert "exec torchrun " in script
+    assert '--no_python ${RANKDECK_PROGRAM:+python3 -I -S "$RANKDECK_PROGRAM"} xtuner train c\n' in script
+
+
+def test_in_a_container_xtuner_is_started_as_it_is() -> None:
+    script = text(profile("nodes: 2, gpus_per_node: 8, container: run it", "kind: xtuner, path: c"))
+    assert "exec run it xtuner train c\n" in script
 
 
 @pytest.mark.parametrize(

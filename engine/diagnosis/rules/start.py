@@ -52,6 +52,13 @@ RULES = (
         ),
     ),
     Rule(
+        id="xtuner-command",
+        where=("node", "line"),
+        texts=(r"WARNING: command error: '(?P<what>.{1,200})'!",),
+        says="could not start XTuner: {what}",
+        remedy="install what is missing, or set `program.activate` to an environment that has it: ssh {host} 'COMMAND'",
+    ),
+    Rule(
         id="not-executable",
         where=("node", "line"),
         texts=(

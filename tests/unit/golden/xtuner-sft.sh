@@ -15,7 +15,7 @@ export PET_RDZV_ID=lab-a100-20261124-040355-x7q2 &&
 export PET_MAX_RESTARTS=0 &&
 export PET_REDIRECTS=3 &&
 export PET_LOG_DIR="${RANKDECK_RUN_DIR:-.}/ranks" &&
-exec xtuner train configs/internlm2_7b_qlora_oasst1.py --deepspeed deepspeed_zero2 --work-dir work_dirs/lab-a100-20261124-040355-x7q2
+exec ${RANKDECK_PROGRAM:+python3 -I -S "$RANKDECK_PROGRAM"} xtuner train configs/internlm2_7b_qlora_oasst1.py --deepspeed deepspeed_zero2 --work-dir work_dirs/lab-a100-20261124-040355-x7q2
 RANKDECK
 
 # node 1: gpu02 (8 ranks: 8-15)
@@ -35,5 +35,5 @@ export PET_RDZV_ID=lab-a100-20261124-040355-x7q2 &&
 export PET_MAX_RESTARTS=0 &&
 export PET_REDIRECTS=3 &&
 export PET_LOG_DIR="${RANKDECK_RUN_DIR:-.}/ranks" &&
-exec xtuner train configs/internlm2_7b_qlora_oasst1.py --deepspeed deepspeed_zero2 --work-dir work_dirs/lab-a100-20261124-040355-x7q2
+exec ${RANKDECK_PROGRAM:+python3 -I -S "$RANKDECK_PROGRAM"} xtuner train configs/internlm2_7b_qlora_oasst1.py --deepspeed deepspeed_zero2 --work-dir work_dirs/lab-a100-20261124-040355-x7q2
 RANKDECK
