@@ -7,6 +7,7 @@ have in it are compared.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
 from typing import Any, Dict, Iterator, List
@@ -27,18 +28,18 @@ def look(folder: str, args: List[str], cwd: str) -> Dict[str, Any]:
     until = time.monotonic() + SECONDS
     found: Dict[str, str] = {}
     whole = True
-    for name, path in [*_named(args, cwd), *_below(folder)]:
+    for name, path in itertools.chain(_named(args, cwd), _below(folder, until)):
         if len(found) >= FILES or time.monotonic() > until:
             whole = False
             break
         try:
             if os.path.isdir(path):
                 found[name] = "folder"
-            elif os.stat(path).st_size <= FILE_BYTES:
+            elif os.path.isfile(path) and os.stat(path).st_size <= FILE_BYTES:  # a pipe would keep us waiting
                 found[name] = hashlib.sha256(proc.read(path, FILE_BYTES)).hexdigest()[:12]
         except OSError:
             continue
-    return {"files": found, "whole": whole}
+    return {"files": found, "whole": whole and time.monotonic() < until}
 
 
 def _named(args: List[str], cwd: str) -> Iterator[Any]:
@@ -54,10 +55,12 @@ def _named(args: List[str], cwd: str) -> Iterator[Any]:
                 yield text, path
 
 
-def _below(folder: str) -> Iterator[Any]:
+def _below(folder: str, until: float) -> Iterator[Any]:
     if not folder or folder in ("/", os.path.expanduser("~")):
         return  # no program's own folder
     for here, folders, files in os.walk(folder):
+        if time.monotonic() > until:  # folders of data may hold any number of files, and none of ours
+            return
         inside = os.path.relpath(here, folder)
         depth = 0 if inside == "." else inside.count(os.sep) + 1
         folders[:] = sorted(

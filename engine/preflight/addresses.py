@@ -169,6 +169,31 @@ def master(seen: Seen) -> Iterator[Note]:
             )
 
 
+@check("addresses.ipv6", needs=("addresses",), across=True)
+def ipv6(seen: Seen) -> Iterator[Note]:
+    """The nodes meet over IPv4, as torch, NCCL and gloo expect; or all of them over IPv6, on purpose."""
+    if seen.one_machine() or "NCCL_SOCKET_FAMILY" in seen.profile.env:
+        return
+    chosen = master_name(seen.profile)
+    key = "rendezvous.master_addr" if seen.profile.rendezvous.master_addr else "nodes[0].addr"
+    first = seen.node(0)
+    offered = _offer(first) if first is not None and chosen and not is_address(chosen) else ""
+    for rank, _, observed in seen.nodes():
+        outside = [each for each in observed.addresses.interfaces if each.up and not each.loopback]
+        bare = bool(outside) and not any(ip for each in outside if not each.bridge for ip in each.ipv4)
+        route = _route(observed, chosen) if chosen else None
+        if bare:
+            yield warning(
+                rank,
+                "it has IPv6 addresses alone: NCCL and gloo look for IPv4, and connections to it are not tried here",
+                fix=["env.NCCL_SOCKET_FAMILY=AF_INET6"],
+                remedy="and an address in numbers as nodes[0].addr",
+            )
+        elif route is not None and route.ips and all(":" in ip for ip in route.ips) and offered:
+            text = f"the master address {chosen} leads to IPv6 alone here: {', '.join(route.ips[:3])}"
+            yield warning(rank, text, fix=[f"{key}={offered}"])
+
+
 def _judge_first(seen: Seen, first: Observation, chosen: str, key: str, route: Route) -> Iterator[Note]:
     own = [ip for i in first.addresses.interfaces if not i.loopback for ip in i.ipv4]
     offer = first.peer if first.peer in own else next(iter(own), "ADDRESS")

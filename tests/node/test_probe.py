@@ -12,14 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine.node import environment, gpus, ports, proc, samples, shell, venvs
+from engine.node import environment, gpus, ports, proc, samples, shell, sources, venvs
 from engine.node.probe import PARTS, probe
 from engine.preflight import judge, read
 from engine.profile import Node, Profile, Program, Rendezvous
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = [
@@ -542,3 +545,24 @@ def test_the_samples_of_our_own_training_program_follow_its_settings(tmp_path: P
         "data": "tokens.bin", "samples": 130, "share": 0,
     }  # fmt: skip
     assert samples.look("module", "engine.train", ["--set", "data=synthetic"], str(tmp_path)) == {}
+
+
+def test_a_folder_of_data_and_pipes_is_looked_at_for_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (tmp_path / f"part-{number}").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    walked: list[str] = []
+    walk = os.walk
+
+    def slow(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(top):
+            walked.append(found[0])
+            time.sleep(0.05)
+            yield found
+
+    monkeypatch.setattr(os, "walk", slow)
+    monkeypatch.setattr(sources, "SECONDS", 0.2)
+    assert sources.look(str(tmp_path), [], "/") == {"files": {}, "whole": False}
+    assert len(walked) < 30
