@@ -22,7 +22,7 @@ demo: install
 
 test: system lint
 	$(BIN)/pytest --ignore=tests/cluster --ignore=tests/slurm --ignore=tests/bench -n $(WORKERS) --dist loadfile
-	$(BIN)/pytest tests/cluster tests/slurm -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest tests/slurm tests/cluster -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
