@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.cluster import Cluster, obstacle
+from tests.cluster.patient import Patient
 from tests.cluster.workstation import Workstation
 
 if TYPE_CHECKING:
@@ -81,3 +82,11 @@ def user_env(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
 def user(cluster: Cluster, user_env: dict[str, str]) -> Workstation:
     """Someone at the workstation who runs the real `rankdeck`."""
     return Workstation(cluster, user_env)
+
+
+@pytest.fixture
+def patient(user: Workstation, hosts: tuple[Host, ...]) -> Patient:
+    """A profile for one rank on each host."""
+    made = Patient(user, hosts)
+    made.write()
+    return made

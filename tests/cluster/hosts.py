@@ -207,8 +207,8 @@ class Host:
         self._touched = True
         self.cluster.network.firewall(self.name, port, action)
 
-    def wall(self, *open_ports: int, action: str = "drop") -> None:
-        """A firewall as machines have it: new connections from outside to these ports alone, everything else closed."""
+    def wall(self, *open_ports: int | str, action: str = "drop") -> None:
+        """A firewall as machines have it: new connections from outside to these ports, or ranges of them, alone."""
         self._touched = True
         self.cluster.network.wall(self.name, open_ports, action)
 

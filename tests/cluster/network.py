@@ -160,8 +160,9 @@ class Network:
         command(*enter, "nft", "add table inet wall; add chain inet wall c { type filter hook input priority 0; }")
         command(*enter, "nft", f'add rule inet wall c iifname != "lo" tcp dport {ports} {verdict}')
 
-    def wall(self, host: str, open_ports: Iterable[int], action: str) -> None:
-        """The firewall of Debian's nftables.conf, filled: a chain `input` that lets in replies and a few ports."""
+    def wall(self, host: str, open_ports: Iterable[int | str], action: str) -> None:
+        """The firewall of Debian's nftables.conf, filled: a chain `input` that lets in replies and a few ports, or
+        ranges of them ("1024-65535")."""
         rules = "ct state established,related accept; iifname lo accept; icmp type echo-request accept;"
         ports = ", ".join(map(str, open_ports))
         chain = f"type filter hook input priority 0; {rules} tcp dport {{ {ports} }} accept; {action};"

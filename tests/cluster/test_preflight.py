@@ -11,77 +11,18 @@ import os
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.workstation import VENV, Workstation, wait_until
+from tests.cluster.patient import PORT, Patient
+from tests.cluster.workstation import VENV, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cluster.hosts import Host
-
-    Hosts = tuple[Host, ...]
-    Found = dict[str, Any]
-
-PORT = 29600
-MEET = """\
-import torch
-import torch.distributed as dist
-dist.init_process_group("gloo")
-total = torch.ones(1)
-dist.all_reduce(total)
-print(f"{total.item():.0f} of {dist.get_world_size()} met", flush=True)
-dist.destroy_process_group()
-"""
-
-
-class Patient:
-    """A profile for one rank on each host, and what preflight finds of it."""
-
-    def __init__(self, user: Workstation, hosts: Hosts) -> None:
-        self.user = user
-        self.hosts = hosts
-        self.path = user.home / "lab.yaml"
-        self.asked: dict[str, Any] = {
-            "version": 1,
-            "name": "lab",
-            "nodes": [{"host": host.name, "gpus": 1} for host in hosts],
-            "rendezvous": {"master_port": PORT},
-            "program": {"path": user.script("meet.py", MEET), "activate": VENV},
-        }
-
-    def write(self) -> None:
-        self.path.write_text(json.dumps(self.asked))  # which is YAML too
-
-    def check(self, *flags: str) -> dict[tuple[str, int | None], Found]:
-        """What is found that is worse than an info, by check and node rank."""
-        done = self.user.run("check", str(self.path), "--json", *flags)
-        assert done.returncode in (0, 3), done.stderr
-        found = [json.loads(line) for line in done.stdout.splitlines()]
-        bad = {(each["check"], each["node_rank"]): each for each in found if each["severity"] != "info"}
-        assert len(bad) == sum(each["severity"] != "info" for each in found), "a finding is told twice"
-        return bad
-
-    def launch(self, *flags: str) -> None:
-        done = self.user.run("launch", str(self.path), *flags)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count(" met\n") == len(self.hosts)
-
-
-@pytest.fixture
-def patient(user: Workstation, hosts: Hosts) -> Patient:
-    made = Patient(user, hosts)
-    made.write()
-    return made
-
-
-def obey(host: Host, finding: Found) -> None:
-    """Do on a host literally what the remedy says, as root."""
-    found = re.search(r"sudo ([^;]+)", finding["remedy"])
-    assert found is not None, finding
-    host.run(found.group(1).replace("| sudo tee", "| tee"), root=True)
 
 
 def stand_in(path: Path, text: str) -> None:
@@ -120,7 +61,7 @@ def test_shells_folders_activations_limits_and_clocks_with_stand_ins_for_infinib
     }  # fmt: skip
     assert "30.0 s ahead" in found["reach.clock", 1]["text"]
     assert "No such file" in " ".join(found["program.activate", 2]["evidence"])
-    obey(third, found["limits.shm", 2])
+    patient.obey(found["limits.shm", 2])
     after = patient.check("--fix", "--no-speed")
     assert set(found) - set(after) == {("limits.files", 0), ("limits.shm", 2)}
     assert "ulimit -n" in patient.path.read_text()
@@ -169,7 +110,7 @@ def test_names_and_ports_are_mended_by_settings_and_then_the_launch_works(patien
 
 def test_firewalls_are_found_one_by_one_and_opened_by_the_remedy(patient: Patient) -> None:
     first, second, third = patient.hosts
-    first.firewall(PORT, "drop")
+    first.wall(22, f"1024-{PORT - 1}", f"{PORT + 1}-65535", action="reject")
     second.wall(22, PORT, action="reject")
     third.wall(22, PORT, action="drop")
     found = patient.check()
@@ -178,9 +119,9 @@ def test_firewalls_are_found_one_by_one_and_opened_by_the_remedy(patient: Patien
     assert "dropped" in found["mesh.connect", 2]["text"]
     shown = patient.user.run("check", str(patient.path), "--no-speed").stdout
     assert re.search(r"0 node1 +- +refused  *\S* *dropped", shown), shown
-    first.run("nft delete table inet wall", root=True)
-    obey(second, found["mesh.connect", 1])
-    obey(third, found["mesh.connect", 2])
+    patient.obey(found["mesh.master", 0])
+    patient.obey(found["mesh.connect", 1])
+    patient.obey(found["mesh.connect", 2])
     assert patient.check() == {}
     patient.launch()
 
@@ -205,8 +146,7 @@ def test_a_master_on_a_network_that_one_node_is_not_on_is_found_there(patient: P
     found = patient.check()
     assert set(found) == {("addresses.master", 2)}
     assert "unreachable" in found["addresses.master", 2]["text"]
-    patient.user.run("check", str(patient.path), "--fix", "--no-speed")
-    assert patient.check() == {}
+    patient.launch(*patient.obey(found["addresses.master", 2]))
 
 
 def test_the_address_of_a_container_bridge_is_nobodys_own(patient: Patient) -> None:
@@ -216,8 +156,7 @@ def test_the_address_of_a_container_bridge_is_nobodys_own(patient: Patient) -> N
     patient.write()
     found = patient.check()
     assert set(found) == {("addresses.unique", None)}
-    patient.user.run("check", str(patient.path), "--fix", "--no-speed")
-    assert patient.check() == {}
+    patient.launch(*patient.obey(found["addresses.unique", None]))
 
 
 def test_a_slow_line_and_a_lossy_one_are_found_on_their_nodes(patient: Patient) -> None:
@@ -250,6 +189,17 @@ def test_other_programs_and_other_versions_are_found_with_stand_ins_for_a_python
     patient.asked["program"] |= {"path": "train.py", "workdir": "~/exp"}
     patient.asked["nodes"][1]["activate"] = f"export PATH={share}/bin:$PATH PYTHONPATH={share}/lib"
     patient.write()
+    kept = patient.hosts[1].path("venv")  # with the torch of the others
+    version = f"__version__ = '{metadata.version('torch')}'\n"
+    texts = {
+        "pyvenv.cfg": "",
+        "bin/activate": VENV,
+        "bin/torchrun": "",
+        "lib/python3.11/site-packages/torch/version.py": version,
+    }
+    for name, text in texts.items():
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        stand_in(kept / name, text)
     done = patient.user.run("check", str(patient.path), "--json", "--no-speed")
     assert done.returncode == 3, done.stderr
     found = [each for line in done.stdout.splitlines() if (each := json.loads(line))["severity"] != "info"]
@@ -261,12 +211,14 @@ def test_other_programs_and_other_versions_are_found_with_stand_ins_for_a_python
     assert "net.py: " in found[0]["evidence"][0]
     assert "torch 2.8.0+cu126: node 1" in found[1]["evidence"]
     assert "Python 3.9: node 1" in found[2]["evidence"]
-    patient.hosts[2].path("exp/train.py").unlink()
-    assert ("program.present", 2) in patient.check("--no-speed", "--skip", "program.versions")
+    assert found[1]["fix"] == [f"nodes[1].activate=source {patient.hosts[1].home}/venv/bin/activate"]
+    assert set(patient.check("--no-speed", *patient.obey(found[1]))) == {("program.same", None)}
 
 
 def test_full_disks_are_told_with_the_key_that_names_another(patient: Patient) -> None:
     _, second, third = patient.hosts
+    for host in patient.hosts:
+        own_var_tmp(host)
     second.mount("-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs", str(second.home))
     second.run("dd if=/dev/zero of=$HOME/fill bs=4k", check=False)
     third.mount("-t", "tmpfs", "-o", "size=16m,mode=777", "tmpfs", str(third.home))
@@ -274,7 +226,18 @@ def test_full_disks_are_told_with_the_key_that_names_another(patient: Patient) -
     assert set(found) == {("reach.ssh", 1), ("node.state", 2)}
     assert "no space left" in found["reach.ssh", 1]["text"]
     assert all("state_dir" in each["remedy"] for each in found.values())
-    assert patient.check("--no-speed", "--set", "state_dir=/tmp/rankdeck", "--skip", "node.workdir") == {}
+    patient.launch(*patient.obey(found["reach.ssh", 1]), "--skip", "node.workdir")
+
+
+def own_var_tmp(host: Host) -> None:
+    """A /var/tmp of the host's own, in which the files of the test cluster stay where they are."""
+    kept = str(host.cluster.folder)
+    host.run(
+        f"mkdir /run/kept && mount --rbind {kept} /run/kept && mount -t tmpfs -o mode=1777 none /var/tmp"
+        f" && mkdir -p {kept} && mount --rbind /run/kept {kept}",
+        root=True,
+    )
+    host._touched = True
 
 
 SMI = """\
@@ -309,6 +272,9 @@ def test_gpus_that_are_busy_missing_or_without_a_driver_with_a_stand_in_for_nvid
     assert set(found) - no_cuda == {("devices.busy", 1), ("devices.enough", 2)}
     assert f"sleep (pid {pid})" in found["devices.busy", 1]["evidence"][0]
     assert found["devices.enough", 2]["fix"] == ["nodes[2].gpus=1"]
+    flags = patient.obey(found["devices.busy", 1]) + patient.obey(found["devices.enough", 2])
+    assert set(patient.check(*flags)) <= no_cuda
+    patient.launch(*flags, ranks=4)
     thief.kill()
     thief.wait()
     mismatch = "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"

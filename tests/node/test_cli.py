@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,18 @@ def test_what_preflight_finds_is_3_and_nothing_is_started(desk: Desk) -> None:
     assert all({"check", "severity", "text", "node_rank", "remedy"} <= set(finding) for finding in found)
     desk.run("check", "lab", "--set", "program.workdir=/no/such/folder", "--skip", "program.workdir")
     assert runs.listing() == []
+
+
+def test_what_preflight_finds_is_recorded_with_the_run_and_a_warning_holds_nothing_up(desk: Desk) -> None:
+    desk.profile(HELLO)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]  # which the kernel hands out, and nobody has
+    assert "[ports.range] localhost: " in desk.run("launch", "lab", "--set", f"rendezvous.master_port={port}").stderr
+    told = [event for event in desk.objects("attach", runs.find("lab").run) if event["type"] == "finding"]
+    (ranged,) = [each for each in told if each["check"] == "ports.range"]
+    assert (ranged["severity"], ranged["host"]) == ("warning", "localhost")
+    assert f"port {port} lies in" in ranged["text"]
 
 
 def test_a_machine_that_cannot_be_reached_is_4_for_stop_and_reap(desk: Desk) -> None:

@@ -136,7 +136,9 @@ async def test_a_saved_profile_is_launched_with_one_more_enter() -> None:
         await until(pilot, lambda: dashboard.session.state.over_at is not None)
 
 
-async def test_a_failing_preflight_stays_with_its_remedy_and_passes_when_it_is_mended(own_home: Path) -> None:
+async def test_a_failing_preflight_stays_with_its_remedy_and_passes_when_it_is_mended(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = own_home / "train.py"
     asked = profile.override(profile.load(saved()), ["program.kind=script", f"program.path={script}"])
     async with Opened(wizard.launching(asked)).run_test(size=SIZE) as pilot:
@@ -146,6 +148,10 @@ async def test_a_failing_preflight_stays_with_its_remedy_and_passes_when_it_is_m
         assert matrix.rank == 0
         finding = matrix.cells[0, "program.present"].findings[0]
         assert str(script) in finding.text
+        copied: list[str] = []
+        monkeypatch.setattr("tui.terminal.copy", lambda app, text: copied.append(text))
+        await pilot.press("y")
+        assert copied == [finding.remedy]
         script.write_text("print('here')\n")
         await pilot.press("R")
         await until(pilot, lambda: at(pilot).checking.passed)

@@ -14,6 +14,7 @@ from engine import profile
 from engine.check import Preflight
 from engine.errors import RankdeckError
 from engine.preflight import mesh
+from tui import terminal
 from tui.wizard.draft import Draft
 from tui.wizard.fields import FIELDS
 from tui.wizard.matrix import BAD, Matrix
@@ -65,6 +66,7 @@ class PreflightStep(Step):
     previews: ClassVar[bool] = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f6", "fix", "apply the fix", id="preflight.fix"),
+        Binding("y", "copy", "copy the remedy", id="preflight.copy", show=False),
         Binding("x", "reap", "end what a dead run left", id="preflight.reap"),
         Binding("f9,s", "skip", "skip this check", id="preflight.skip", show=False),
         Binding("r", "retry(True)", "retry this check", id="preflight.retry", show=False),
@@ -126,7 +128,7 @@ class PreflightStep(Step):
         if cell is not None:
             detail = self.query_one(Detail)
             host = "all nodes" if matrix.rank is None else f"node {matrix.rank}, {matrix.hosts[matrix.rank]}"
-            detail.border_subtitle = "n next problem · r retry · s skip"
+            detail.border_subtitle = "n next problem · y copy remedy · r retry · s skip"
             detail.border_title = f"{matrix.check} · {host}"
             detail.show(self._told(matrix.check, cell))
 
@@ -169,6 +171,14 @@ class PreflightStep(Step):
         else:
             return
         self.post_message(self.Answered({}, look=True))
+
+    def action_copy(self) -> None:
+        """Copy what there is to do about the cell under the cursor."""
+        matrix = self.query_one(Matrix)
+        cell = matrix.cells.get((matrix.rank, matrix.check))
+        remedies = [finding.remedy for finding in cell.findings if finding.remedy] if cell is not None else []
+        said = terminal.copy(self.app, "\n".join(remedies)) if remedies else "there is no remedy to copy here"
+        self.notify(said, markup=False)
 
     @work
     async def action_reap(self) -> None:
