@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,20 +142,31 @@ class Reading:
         self._closing: float | None = None
 
     def __iter__(self) -> Iterator[Measured]:
-        for log in self._logs:
+        for node, logs in self._together():
             by_rank: dict[int | None, list[Measured]] = {}
             self._printer = None
-            for one in self._read(log):
+            for one in itertools.chain.from_iterable(map(self._read, logs)):
                 by_rank.setdefault(one.rank, []).append(one)
             unmarked = by_rank.get(None, [])
-            if self._printer is None and log.node == 0 and not _several(unmarked):
+            if self._printer is None and node == 0 and not _several(unmarked):
                 self._printer = 0
             for one in unmarked:
                 one.rank = self._printer if self._printer != UNKNOWN else None
-            found = [one for entries in by_rank.values() for one in folded(entries)]
-            for one in sorted(found, key=lambda one: one.line):
+            epochs = self._reported.get("epoch")
+            last_epoch = epochs if isinstance(epochs, float) else None
+            found = [one for entries in by_rank.values() for one in folded(entries, last_epoch)]
+            for one in sorted(found, key=lambda one: (one.path, one.line)):
                 self._count(one)
                 yield one
+
+    def _together(self) -> Iterator[tuple[int, list[Log]]]:
+        """The logs of each node, the two streams of a worker together."""
+        for log in self._logs:
+            if log.local_rank is None:
+                yield log.node, [log]
+        workers = [log for log in self._logs if log.local_rank is not None]
+        for (node, _), logs in itertools.groupby(workers, key=lambda log: (log.node, Path(log.name).parent)):
+            yield node, list(logs)
 
     def _read(self, log: Log) -> Iterator[Measured]:
         reader = MetricReader(self._pattern)
@@ -238,9 +250,14 @@ UNKNOWN = -1
 NAMES = {"step_time": "step_time_s", "data_time": "data_time_s", "eta": "eta_s"}
 
 
-def folded(entries: list[Measured]) -> list[Measured]:
-    """The steps of one rank in the order of its log, what is said of one step in one record."""
+def folded(entries: list[Measured], last_epoch: float | None = None) -> list[Measured]:
+    """The steps of one rank in the order of its log, what is said of one step in one record.
+
+    `last_epoch` is where the training ended, by its own report.
+    """
     if any(one.loss is not None and one.step is None for one in entries) and any(one.counted for one in entries):
+        if {one.path for one in entries if one.counted}.isdisjoint(one.path for one in entries if one.loss is not None):
+            return _by_epoch(entries, last_epoch)
         return _around(entries)
     kept: list[Measured] = []
     for one in entries:
@@ -248,7 +265,9 @@ def folded(entries: list[Measured]) -> list[Measured]:
             continue
         last = kept[-1] if kept else None
         same = last is not None and one.step is not None and (one.step, one.total) == (last.step, last.total)
-        if last is not None and same and (one.loss is None or last.loss is None):
+        # A bar is drawn with the step that is over before it has that step's loss.
+        drawn_anew = last is not None and one.eta_s is not None and (one.path, one.line) == (last.path, last.line)
+        if last is not None and same and (drawn_anew or one.loss is None or last.loss in (None, one.loss)):
             one.take(last)
             kept[-1] = one
             continue
@@ -258,7 +277,15 @@ def folded(entries: list[Measured]) -> list[Measured]:
 
 def _around(entries: list[Measured]) -> list[Measured]:
     """Losses without a step, between the states of a bar: the bar is drawn anew behind each, and so knows its step."""
-    total = max((one.total or 0 for one in entries if one.counted), default=0)
+    # Of several bars, that of the training is the one that is most often drawn just before a loss.
+    before_a_loss: Counter[int] = Counter()
+    newest = 0
+    for one in entries:
+        if one.counted:
+            newest = one.total or 0
+        elif one.loss is not None:
+            before_a_loss[newest] += 1
+    total = before_a_loss.most_common(1)[0][0]
     bars = [(at, one) for at, one in enumerate(entries) if one.counted and (one.total or 0) == total]
     kept: list[Measured] = []
     place = 0
@@ -275,6 +302,31 @@ def _around(entries: list[Measured]) -> list[Measured]:
                     one.take(bar)
         kept.append(one)
     return kept
+
+
+def _by_epoch(entries: list[Measured], last_epoch: float | None) -> list[Measured]:
+    """Losses in one file, and the bar that counts their steps in another: the epochs say where in the run each is."""
+    losses = [one for one in entries if one.loss is not None]
+    bars = [one for one in entries if one.counted]
+    total = bars[-1].total
+    if not last_epoch or not total or bars[-1].step != total or any(one.epoch is None for one in losses):
+        return losses
+    # A trainer logs every so many steps, and prints the epoch rounded.
+    exact = [(one.epoch or 0.0) / last_epoch * total for one in losses]
+    rounded = 0.011 / last_epoch * total
+    for every in (round(exact[-1] / len(exact)), total // len(exact)):
+        steps = [every * number for number in range(1, len(exact) + 1)]
+        if all(abs(step - about) <= rounded + 0.01 * step for step, about in zip(steps, exact, strict=True)):
+            break
+    else:
+        steps = [round(about) for about in exact]
+    place = 0
+    for one, step in zip(losses, steps, strict=True):
+        while place < len(bars) - 1 and (bars[place].step or 0) < step:
+            place += 1
+        one.step = step
+        one.take(bars[place])
+    return losses
 
 
 def _loss_between(entries: list[Measured], first: int, last: int) -> bool:
@@ -294,6 +346,7 @@ def _trainer_dict(metric: dict[str, Any]) -> bool:
 
 def _logs(paths: Iterable[str]) -> Iterator[Log]:
     node = 0
+    known: dict[str, int] = {}  # folders of workers whose files are named one by one
     for name in paths:
         path = Path(name)
         if name != "-" and path.is_dir():
@@ -310,7 +363,12 @@ def _logs(paths: Iterable[str]) -> Iterator[Log]:
         if name != "-" and not path.exists():
             raise RequestError(f"{name}: {os.strerror(errno.ENOENT)}")
         found = WORKER.search(name)
-        yield Log(name, node, int(found[2]) if found and found[3] else None)
+        if found and found[3]:
+            root = name[: found.start()]
+            node += root not in known
+            yield Log(name, known.setdefault(root, node - 1), int(found[2]))
+            continue
+        yield Log(name, node)
         node += 1
 
 

@@ -3,7 +3,7 @@
 import functools
 from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
-from engine.node.metric_keys import ALIASES, MEASURES, RATES, WHAT, Aliases, compiled, meaning, rate_unit
+from engine.node.metric_keys import ALIASES, MEASURES, NOT_TRAINING, RATES, WHAT, Aliases, compiled, meaning, rate_unit
 
 Metric = Dict[str, Any]
 
@@ -29,6 +29,7 @@ KEY_EDGE = r"[|,;:={}\[\]\"'\t]|  | - "
 ETA = r"(?i)\b(?:eta|remaining[ _]time)[\"']?[:=] {0,2}[\"']?((?:\d+ days?, )?\d+:\d\d(?::\d\d)?)"
 # A rate behind its number, with no key: `12.5k tok/s`, `0.5 sec/step`, `50.9% bf16 MFU`.
 LOOSE = rf"(?<![\w.])({NUMBER}) ?(?:({RATE}|{PER_STEP})|(%) (?:\w{{1,8}} )?MFU)(?![\w/])"
+SOME_LOSS = r"(?i)(?:[\w.-]+[_/ .])?(?:[a-z]{0,16}loss|loss_(?!weight|scale|coef|fn|type|factor)[a-z]{1,8})"
 LOOSE_TIME = rf"(?:[|(,]| - |\btook|\bin) {{0,4}}({NUMBER}) ?(ms|s|secs?|seconds)(?= {{0,4}}(?:[|),]| - |$))"
 EXTRAS = 16  # entries of `extra`
 SCALES = {"ms": 1e-3, "us": 1e-6, "mb": 1 / 1024, "mib": 1 / 1024, "m": 1 / 1024}
@@ -238,3 +239,15 @@ def complete(metric: Metric) -> Metric:
     elif step_time is None and metric.get("rate_unit") == "it/s" and metric["rate"] > 0:
         metric["step_time"] = 1 / metric["rate"]
     return metric
+
+
+def take_some_loss(metric: Metric) -> None:
+    """Where nothing is called the loss, the first that is one of training: `pg_loss`, `train/mse_loss`."""
+    for key, value in metric.get("extra", {}).items():
+        if compiled(SOME_LOSS).fullmatch(key) and not of_evaluation(key):
+            metric["loss"] = value
+            return
+
+
+def of_evaluation(key: str) -> bool:
+    return not NOT_TRAINING.isdisjoint(compiled(r"[^a-z]+").split(key.lower()))

@@ -1,23 +1,21 @@
-"""Metrics where no trainer's own format fits: progress bars, JSON objects, and any line of keys and numbers."""
+"""Metrics where no trainer's own format fits: JSON objects, and any line of keys and numbers."""
 
 from typing import List, Optional, Tuple
 
 from engine.node.metric_fields import (
     LOOSE_TIME,
-    MAGNITUDES,
-    NUMBER,
     PAIR,
     WORD,
     Metric,
     complete,
     name_fields,
+    of_evaluation,
     read_fields,
     read_loose,
     read_pairs,
-    to_number,
-    to_seconds,
+    take_some_loss,
 )
-from engine.node.metric_keys import NOT_TRAINING, compiled, rate_unit
+from engine.node.metric_keys import compiled
 
 STEP_OF = (
     r"(?i)\b(?:(?:global[ _])?(?:step|iter(?:ation)?)s?|update)\b[\s:=#\[]{0,4}(\d{1,15})(?: ?/ {0,8}(\d{1,15}))?"
@@ -38,80 +36,6 @@ ASIDE = (
 )
 EVALUATION = r"(?i)(?:^|[\s\[(])(?:val|valid\w*|eval\w*|test)(?=[\s:\])(])(?!: n/a)|\((?:val|test)\)"
 TRAINING_LOSS = r"(?i)\btrain(?:ing)?[\]) _/:-]{1,3}(?:(?:step|iter) \d{1,15} )?loss"
-SOME_LOSS = r"(?i)(?:[\w.-]+[_/ .])?(?:[a-z]{0,16}loss|loss_(?!weight|scale|coef|fn|type|factor)[a-z]{1,8})"
-
-COUNT = r"\d{1,15}(?:\.\d{1,3})?[kMGT]?"
-BAR_RATE = (
-    rf"(?P<rate>{NUMBER}|\?) ?(?P<size>[kMG](?!B))?(?P<unit>[A-Za-z]{{1,12}}/s|s/[A-Za-z]{{1,12}})"
-    r"(?:, (?P<postfix>[^\]]{0,1000}))?\]"
-)
-BAR = (
-    rf"\d{{1,3}}%\|[^|\n]{{0,300}}\| *(?P<step>{COUNT})/(?P<total>{COUNT}) "
-    rf"\[[\d:a-z ,?]{{1,24}}<(?P<eta>[\d:a-z ,?]{{1,24}}), +{BAR_RATE}"
-)
-# A bar over something that does not know its length.
-ENDLESS_BAR = rf"(?:^|: )(?P<step>{COUNT}) ?(?:it|ba|batch(?:es)?|steps?) \[[\d:]{{4,12}}, +{BAR_RATE}"
-BAR_EPOCH = r"(?i)\bEpoch[: ]{1,9}(\d{1,9})"
-# Words in the description of a bar that counts something else than training steps.
-OTHER_WORK = (
-    r"(?i)\b(?:map|filter|tokeniz\w*|running tokenizer|load\w*|generat\w*|download\w*|fetch\w*|upload\w*|sanity|val"
-    r"|validat\w*|eval\w*|test\w*|predict\w*|extract\w*|sav\w*|pack\w*|group\w*|creat\w*|resolv\w*|convert\w*"
-    r"|preprocess\w*|process\w*|read\w*|writ\w*|comput\w*|captur\w*|flatten\w*|build\w*|cast\w*|cach\w*|compil\w*"
-    r"|copy\w*|merg\w*|shards?|examples|files)\b"
-)
-
-
-def read_bars(line: str, bar: str = BAR) -> Tuple[Optional[Metric], str]:
-    """The last training bar in a line, and what is left of the line without its bars."""
-    metric: Optional[Metric] = None
-    left: List[str] = []
-    before = 0
-    for found in compiled(bar).finditer(line):
-        description = line[max(before, found.start() - 100) : found.start()]
-        if ":" in description:
-            # Log text may be glued in front; the description is what ends in the last colon.
-            left.append(line[before : found.start()].rstrip(": ").rpartition("  ")[0])
-        before = found.end()
-        unit = found.group("unit")
-        per_second = unit.endswith("/s")
-        what = rate_unit(unit.lower() if per_second else f"{unit[2:].lower()}/s")
-        if not what or unit == "B/s" or compiled(OTHER_WORK).search(description):
-            continue
-        metric = {}
-        rate = to_number(found.group("rate"))
-        if what == "it/s":
-            metric["step"] = count(found.group("step"))
-            if "total" in found.groupdict():
-                metric["total"] = count(found.group("total"))
-                eta = to_seconds(found.group("eta"))
-                if eta is not None:
-                    metric["eta"] = eta
-        if rate:
-            rate = (rate if per_second else 1 / rate) * MAGNITUDES.get(found.group("size") or "", 1.0)
-            metric.update(rate=rate, rate_unit=what)
-            if what == "it/s":
-                metric["step_time"] = 1 / rate
-        # `1|250|Loss: 0.89:  31%|`: programs write their loss into the description.
-        if "oss" in description:
-            said = read_fields(description, PAIR, {})
-            metric.update({key: said[key] for key in ("loss", "lr") if key in said})
-        epoch = compiled(BAR_EPOCH).search(description)
-        if epoch:
-            metric["epoch"] = float(epoch.group(1))
-        for key, value in read_fields(found.group("postfix") or "", PAIR, {}).items():
-            if key not in ("step", "total"):
-                metric[key] = value
-        if "loss" not in metric:
-            _take_some_loss(metric)
-        complete(metric)
-    left.append(line[before:])
-    return metric, "  ".join(left)
-
-
-def count(text: str) -> int:
-    """`32`, `32.0k` -> 32, 32000."""
-    size = MAGNITUDES.get(text[-1:], 1e12 if text.endswith("T") else 0)
-    return int(float(text[:-1]) * size) if size else int(float(text))
 
 
 def from_json(line: str) -> Optional[Metric]:
@@ -198,8 +122,8 @@ def _count(metric: Metric, line: str) -> None:
 def _judged(metric: Metric, evaluation: bool) -> Optional[Metric]:
     """The metric if it is one: a loss, or a step with a rate or time; of an evaluation only what it measured."""
     if not evaluation and "loss" not in metric and "extra" in metric and ("step" in metric or "epoch" in metric):
-        _take_some_loss(metric)
-        evaluation = "loss" not in metric and any("loss" in key and _of_evaluation(key) for key in metric["extra"])
+        take_some_loss(metric)
+        evaluation = "loss" not in metric and any("loss" in key and of_evaluation(key) for key in metric["extra"])
     if evaluation:
         extra = dict(metric.get("extra", {}))
         if "loss" in metric:
@@ -212,15 +136,3 @@ def _judged(metric: Metric, evaluation: bool) -> Optional[Metric]:
     if any("loss" in key for key in extra) and ("step" in metric or "epoch" in metric):
         return {key: metric[key] for key in ("step", "total", "epoch", "extra") if key in metric}
     return None
-
-
-def _take_some_loss(metric: Metric) -> None:
-    """Where nothing is called the loss, the first that is one of training: `pg_loss`, `train/mse_loss`."""
-    for key, value in metric.get("extra", {}).items():
-        if compiled(SOME_LOSS).fullmatch(key) and not _of_evaluation(key):
-            metric["loss"] = value
-            return
-
-
-def _of_evaluation(key: str) -> bool:
-    return not NOT_TRAINING.isdisjoint(compiled(r"[^a-z]+").split(key.lower()))

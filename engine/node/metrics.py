@@ -11,8 +11,9 @@ nan and inf are values. An evaluation gives no loss and no rate; what it measure
 import re
 from string import ascii_letters as LETTERS
 from types import MappingProxyType
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from engine.node.metric_bars import ENDLESS_BAR, TrainingBar, read_bars
 from engine.node.metric_fields import (
     NUMBER,
     PAIR,
@@ -24,7 +25,7 @@ from engine.node.metric_fields import (
     read_fields,
 )
 from engine.node.metric_keys import ALIASES, NOT_TRAINING, RATES, Aliases, alias_table, compiled
-from engine.node.metric_scan import ENDLESS_BAR, from_json, from_scan, read_bars
+from engine.node.metric_scan import from_json, from_scan
 
 LINE_LIMIT = 64 * 1024  # bytes; a longer line is skipped whole
 READ_LIMIT = 4096  # characters of a line that are looked at; longer ones show a head and a tail of half as many each
@@ -187,6 +188,7 @@ class MetricReader:
         self._skipping = False
         self._block: Optional[Metric] = None
         self._tokens_per_iteration = 0
+        self._bars: Dict[Tuple[Optional[int], Optional[int]], TrainingBar] = {}
 
     def feed(self, data: bytes) -> List[Metric]:
         """The metrics of the lines that `data` completes; CR and LF both end a line."""
@@ -261,6 +263,12 @@ class MetricReader:
             metric = from_json(line)
         if metric is None:
             metric = from_scan(line)
+        if bar is not None or (metric is not None and "loss" in metric and "step" not in metric):
+            of_rank = self._bars.setdefault((self.rank, self.local_rank), TrainingBar())
+            if bar is None:
+                of_rank.loss_beside()
+            elif not of_rank.counts(bar, "loss" in bar or (metric is not None and "loss" in metric)):
+                bar = None
         if bar is not None:
             self.form = "bar" if metric is None else self.form
             bar.update(metric or {})

@@ -12,7 +12,7 @@ import time
 
 from tests.bench.figures import Figure, table
 
-NAMES = ("fanout", "many", "start", "logs", "node", "training", "engine", "dashboard", "logview")
+NAMES = ("fanout", "many", "start", "logs", "node", "training", "engine", "unmodified", "dashboard", "logview")
 
 
 def main() -> None:

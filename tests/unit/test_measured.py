@@ -51,6 +51,32 @@ def test_a_loss_of_the_hugging_face_trainer_has_the_step_of_the_bar_around_it() 
     assert steps[0].loss == 3.999
 
 
+def test_losses_on_standard_output_have_the_steps_of_the_bar_on_standard_error() -> None:
+    reading = Reading([str(LOGS / "hf_two_streams")])
+    assert [(one.rank, one.step, one.total) for one in reading] == [(0, step, 300) for step in range(10, 301, 10)]
+    assert (reading.summary.loss, reading.summary.rate) == (1.0705, 8.29)
+    assert reading.summary.reported["step_time"] == pytest.approx(1 / 8.292, rel=1e-3)
+
+
+def test_a_bar_that_is_drawn_twice_for_a_step_is_one_record_with_the_later_loss(tmp_path: Path) -> None:
+    states = [(1, 9.0), (1, 8.0), (2, 8.0), (2, 7.0)]
+    bars = (f"Epoch 0:  50%|##  | {step}/4 [00:01<00:01,  2.00it/s, train_loss={loss}]" for step, loss in states)
+    (tmp_path / "a.txt").write_text("\r".join(bars))
+    assert [(one.step, one.loss) for one in Reading([str(tmp_path / "a.txt")])] == [(1, 8.0), (2, 7.0)]
+
+
+def test_the_bar_of_an_evaluation_within_the_training_gives_no_step(tmp_path: Path) -> None:
+    def train(*steps: int) -> list[str]:
+        return [f"{step}%|##  | {step}/100 [00:01<00:01,  2.00it/s]" for step in steps]
+
+    drawn = [*train(1, 2, 3, 10), "{'loss': 2.5, 'epoch': 0.1}", *train(10)]
+    drawn += [f"{step // 7}%|##  | {step}/700 [00:01<00:01, 90.00it/s]" for step in (1, 350, 700)]
+    drawn += ["{'eval_loss': 2.25, 'epoch': 0.1}", *train(11, 20), "{'loss': 2.0, 'epoch': 0.2}"]
+    (tmp_path / "a.txt").write_text("\r".join(drawn) + "\n")
+    found = [(one.step, one.total, one.loss) for one in Reading([str(tmp_path / "a.txt")])]
+    assert found == [(10, 100, 2.5), (20, 100, 2.0)]
+
+
 def test_files_are_nodes_in_order_and_marks_of_torchrun_are_ranks(tmp_path: Path) -> None:
     for node in range(2):
         lines = [f"[default{local}]:step: {s} loss: {s + local}.5 tgs: 90" for s in (1, 2) for local in (0, 1)]
