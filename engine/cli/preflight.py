@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from engine import launchers, profile, runs, shelf
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from engine.transport import Connector
 
     View = Plain | JsonLines
+
+ALIKE = 4
+"""Infos of one check that are worth a line each."""
 
 
 async def checked(
@@ -103,10 +107,17 @@ def show_matrix(found: AnyPreflight) -> None:
 
 
 def show_findings(found: AnyPreflight, out: TextIO, everything: bool) -> None:
-    """Findings for a human, with evidence and remedy: the worst first; infos only with `everything`."""
+    """Findings for a human, with evidence and remedy: the worst first; infos only with `everything`, and few alike."""
+    infos = Counter(finding.check for finding in found.findings if finding.severity == "info")
+    told: Counter[str] = Counter()
     for finding in sorted(found.findings, key=lambda finding: -ORDER.index(finding.severity)):
-        if finding.severity == "info" and not everything:
-            continue
+        if finding.severity == "info":
+            told[finding.check] += 1
+            if everything and told[finding.check] == ALIKE + 1:
+                more = infos[finding.check] - ALIKE
+                print(f"{MARKS['info']} info [{finding.check}] and {more} more: --json tells all", file=out)
+            if not everything or told[finding.check] > ALIKE:
+                continue
         where = f"{finding.host}: " if finding.host else ""
         print(f"{MARKS[finding.severity]} {finding.severity} [{finding.check}] {where}{finding.text}", file=out)
         for line in finding.evidence:

@@ -6,12 +6,13 @@ Never fewer than there are: where the number is not sure, it is an upper bound. 
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, Dict, Iterator, List, Tuple
 
 from engine.node import proc
 
 LINES_BYTES = 8 << 20
-FILES = 10000
+FILES, SECONDS = 10000, 0.5
 _ASIDE = ("eval", "val", "test", "dev", "out", "save", "log")
 _OWN = "engine.train"
 
@@ -66,8 +67,8 @@ def _own(args: List[str], cwd: str) -> Dict[str, Any]:
     asked = config.load(path or None, filled)
     if not asked.data or ":" in asked.data or asked.data == "synthetic":
         return {}
-    files = list(_files(os.path.join(cwd, os.path.expanduser(asked.data)), asked.data_glob))
-    if not files or len(files) > FILES:
+    files = _files(os.path.join(cwd, os.path.expanduser(asked.data)), asked.data_glob)
+    if not files:
         return {}
     sizes = [os.path.getsize(file) for file in files]
     length = asked.context + 1
@@ -81,14 +82,16 @@ def _own(args: List[str], cwd: str) -> Dict[str, Any]:
     return {"data": asked.data, "samples": samples, "share": share}
 
 
-def _files(root: str, pattern: str) -> Iterator[str]:
-    from pathlib import Path
+def _files(root: str, pattern: str) -> List[str]:
+    """The files of a data set; none where there are too many to look through."""
+    import fnmatch
 
     if os.path.isfile(root):
-        yield root
-        return
-    for number, path in enumerate(Path(root).rglob(pattern)):
-        if number > FILES:
-            return
-        if path.is_file():
-            yield str(path)
+        return [root]
+    found: List[str] = []
+    until = time.monotonic() + SECONDS
+    for here, _, names in os.walk(root):
+        found += [os.path.join(here, name) for name in fnmatch.filter(names, pattern)]
+        if len(found) > FILES or time.monotonic() > until:
+            return []
+    return [path for path in found if os.path.isfile(path)]

@@ -80,14 +80,16 @@ def picture(profile: Profile, cells: Mapping[tuple[int | None, str], Cell]) -> l
         }
         rows[rank] = [_worst(states[group]) for group in groups]
     names = {rank: "all" if rank is None else f"{rank} {profile.nodes[rank].host}" for rank in rows}
-    shown = [rank for rank in rows if rank is None or len(rows) <= SHOWN or set(rows[rank]) - {"ok", "info"}][-SHOWN:]
+    bad = [rank for rank in rows if rank is not None and set(rows[rank]) - {"ok", "info", "skipped"}]
+    shown = list(rows) if len(rows) <= SHOWN else [*bad[:SHOWN], None]
     width = max(len(names[rank]) for rank in shown)
     lines = [" " * width + "  " + " ".join(groups)]
     for rank in shown:
         marks = (f"{MARKS[state]:^{len(group)}}" for state, group in zip(rows[rank], groups, strict=True))
         lines.append(f"{names[rank]:<{width}}  {' '.join(marks)}".rstrip())
     if len(shown) < len(rows):
-        lines.append(f"and {len(rows) - len(shown)} nodes without trouble")
+        more = f"{len(bad) - SHOWN} nodes with trouble, and " if len(bad) > SHOWN else ""
+        lines.append(f"and {more}{len(profile.nodes) - len(bad)} nodes without trouble")
     return lines
 
 

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from engine import errors
 from engine.plan import make_plan
-from engine.preflight import CHECKS, Cell, Finding, Observation, ask, judge, matrix, node_facts, read
+from engine.preflight import CHECKS, Cell, Finding, Observation, ask, judge, matrix, node_facts, picture, read
 from engine.profile import Profile, override
 
 FOLDER = Path(__file__).parent / "preflight"
@@ -312,3 +312,14 @@ def test_a_blocked_pair_is_shown_before_the_last_node_comes() -> None:
     cells = cells_of(case, {2: ("mesh",)})
     assert cells[1, "mesh.connect"].state == "error"
     assert cells[2, "mesh.connect"].state == "waiting"
+
+
+def test_of_many_nodes_those_with_trouble_have_a_row_and_the_others_are_counted() -> None:
+    profile = profile_of({"profile": {"nodes": [{"host": f"gpu{n:02}", "gpus": 8} for n in range(64)]}})
+    away = [Finding(check="reach.ssh", severity="error", text="no answer", node_rank=rank) for rank in range(40, 42)]
+    lines = picture(profile, matrix(profile, {}, away, {}, ["speed.bandwidth"]))
+    assert [line.split()[:2] for line in lines[1:]] == [["40", "gpu40"], ["41", "gpu41"], ["all", "✓"], ["and", "62"]]
+    many = [Finding(check="reach.ssh", severity="error", text="no answer", node_rank=rank) for rank in range(30)]
+    assert (
+        picture(profile, matrix(profile, {}, many, {}))[-1] == "and 6 nodes with trouble, and 34 nodes without trouble"
+    )
