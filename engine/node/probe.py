@@ -135,11 +135,13 @@ def _program(kind: str, path: str, args: List[str], visit: environment.Visit, ag
 
     sha256 is "" for a file of more than 8 MiB, and for commands, which are nobody's copies; `files` are the sources
     beside it (`engine.node.sources`); `disk` is the working folder's, and `fed` as `engine.node.samples` has it.
+    `missing`: the configs among the arguments that are not there.
     """
     from engine.node import samples, sources
 
     answer: Json = {"kind": kind, "path": "", "exists": False, "is_file": False, "disk": _disk(visit.cwd)}
     answer.update(size=None, sha256="", error="", fed=samples.look(kind, path, args, visit.cwd))
+    answer["missing"] = sources.missing(args, visit.cwd)
     if kind == "module":
         answer["error"] = visit.module_error
         answer["path"] = visit.module or ""

@@ -17,6 +17,8 @@ from engine.node import proc
 FILES, FILE_BYTES, SECONDS, DEPTH = 400, 1 << 20, 1.0, 4
 _SOURCES = (".py", ".yaml", ".yml", ".json", ".toml", ".sh", ".cfg", ".ini")
 _WRITTEN = ("out", "save", "log", "work", "ckpt", "checkpoint", "tmp", "cache", "resume")
+_CONFIGS = ("config", "cfg", "config_file", "cfg_file", "config_path", "deepspeed", "deepspeed_config")
+_CONFIG_FILES = (".yaml", ".yml", ".json", ".toml", ".py")
 _SKIPPED = ("__pycache__", "node_modules", "site-packages", "venv", "env", "build", "dist")
 
 
@@ -40,6 +42,20 @@ def look(folder: str, args: List[str], cwd: str) -> Dict[str, Any]:
         except OSError:
             continue
     return {"files": found, "whole": whole and time.monotonic() < until}
+
+
+def missing(args: List[str], cwd: str) -> List[str]:
+    """The arguments that name a config where there is none: `--config a.yaml`, or `a.yaml` before all options."""
+    found = []
+    for before, arg in zip(["", *args], args[:100]):
+        name, equals, value = arg.partition("=")
+        option, text = (name, value) if equals else (before, arg)
+        first = not equals and before == ""
+        plain = text.endswith(_CONFIG_FILES) and not any(sign in text for sign in "{}*:,")
+        read = plain and (first or option.lstrip("-").replace("-", "_").lower() in _CONFIGS)
+        if read and not os.path.exists(os.path.join(cwd, os.path.expanduser(text))):
+            found.append(text)
+    return found
 
 
 def _named(args: List[str], cwd: str) -> Iterator[Any]:

@@ -183,7 +183,7 @@ class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
     """The entry script, config, module or command; `sha256` is "" where it is not compared.
 
     `files` are sums of the sources beside it and of the files among its arguments, `whole` says that none is left out;
-    `disk` is that of the working folder.
+    `disk` is that of the working folder, `missing` are configs among the arguments that are not there.
     """
 
     error: str = ""
@@ -197,6 +197,7 @@ class ProgramFile(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = True
     disk: Disk = Disk()
     fed: Fed = Fed()
+    missing: Words = ()
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):

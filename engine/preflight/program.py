@@ -84,6 +84,25 @@ def present(seen: Seen) -> Iterator[Note]:
         )
 
 
+@check("program.config", needs=("python", "program"))
+def config(seen: Seen) -> Iterator[Note]:
+    """The configs among the arguments are there."""
+    for rank, _, observed in seen.nodes():
+        for name in observed.program.missing if observed.python.looked else ():
+            other = 0 if rank else 1
+            copy = commands.copied(seen.profile, other, rank, [name]) if len(seen.profile.nodes) > 1 else ""
+            program = seen.profile.program
+            # Of a program that we do not know, the first argument may be what it writes.
+            unsure = program.args[:1] == (name,) and program.path != "engine.train"
+            yield (warning if unsure else error)(
+                rank,
+                f"the config {name} is not there",
+                remedy=f"copy that of node {other}: {copy}; or launch as it is: --skip program.config"
+                if copy
+                else "put it there, or name another in program.args",
+            )
+
+
 _NOUNS = {"script": "the script", "module": "the module", "xtuner": "the config", "command": "the command"}
 
 

@@ -566,3 +566,11 @@ def test_a_folder_of_data_and_pipes_is_looked_at_for_a_bounded_time(
     monkeypatch.setattr(sources, "SECONDS", 0.2)
     assert sources.look(str(tmp_path), [], "/") == {"files": {}, "whole": False}
     assert len(walked) < 30
+
+
+def test_configs_among_the_arguments_that_are_not_there_are_told_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "here.yaml").touch()
+    there = ["here.yaml", "--config", "here.yaml", "--save-config", "new.json", "--data=none.json", "--cfg={run}.yaml"]
+    assert sources.missing(there, str(tmp_path)) == []
+    gone = ["first.yaml", "--config=a.yaml", "--deepspeed", "ds.json", "--set", "out=b.yaml"]
+    assert sources.missing(gone, str(tmp_path)) == ["first.yaml", "a.yaml", "ds.json"]
