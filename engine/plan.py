@@ -44,7 +44,8 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole run, decided. `global_batch` [samples/step] and `lr` are None where the profile leaves them out.
+    """A whole run, decided. `global_batch` [samples/step], `sequence_length` [tokens/sample] and `lr` are None where
+    the profile leaves them out.
 
     `texts` are the commands that a launcher writes for the run as a whole, by format.
     """
@@ -56,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     master_addr: str
     master_port: int
     global_batch: int | None = None
+    grad_accum: int = 1
+    sequence_length: int | None = None
     lr: float | None = None
     texts: dict[str, str] = {}
     metric_pattern: str = ""
@@ -115,6 +118,8 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
         master_addr=addr,
         master_port=port,
         global_batch=total,
+        grad_accum=profile.batch.grad_accum if profile.batch else 1,
+        sequence_length=profile.batch.sequence_length if profile.batch else None,
         lr=lr,
         metric_pattern=profile.program.metric_pattern,
     )

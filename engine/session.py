@@ -33,7 +33,7 @@ from engine.fleet import Fleet, close_all, no
 from engine.plan import GRACE, job_of
 from engine.runs import Record, RunFolder, Summary
 from engine.state import ERROR_FILE, RunState
-from engine.telling import short
+from engine.throughput import paced
 from engine.watch import NodeWatch, Viewer
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ class Session:
                 step=metric.step if metric else None,
                 total=metric.total if metric else None,
                 loss=metric.loss if metric else None,
-                rate=f"{short(metric.rate)} {metric.rate_unit}"
+                rate=f"{paced(metric.rate)} {metric.rate_unit}"
                 if metric and isinstance(metric.rate, (int, float))
                 else "",
                 elapsed=(self.state.over_at or time.time()) - started if started else 0.0,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine import events
 from engine.text import clean
+from engine.throughput import paced, whole
 
 if TYPE_CHECKING:
     from engine.state import RunState
@@ -58,7 +59,9 @@ def progress(state: RunState, now: float) -> str:
         if metric.loss is not None:
             parts.append(f"loss {number(metric.loss)}")
         if isinstance(metric.rate, float | int):
-            parts.append(f"{metric.rate:,.0f} {metric.rate_unit}")
+            parts.append(f"{paced(metric.rate)} {metric.rate_unit}")
+        if (all_ranks := whole(metric, state.plan)) is not None:
+            parts[-1] += f" = {paced(all_ranks.rate)} {all_ranks.unit} (× {all_ranks.by})"
     parts.append(f"{running}/{state.plan.world_size} ranks")
     if state.job is not None and state.started is None:
         parts.append(state.job.text)

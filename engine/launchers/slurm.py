@@ -96,6 +96,8 @@ def make_plan(profile: Profile, run_id: str, facts: Mapping[int, NodeFacts] | No
         master_addr="",
         master_port=0,
         global_batch=total,
+        grad_accum=profile.batch.grad_accum if profile.batch else 1,
+        sequence_length=profile.batch.sequence_length if profile.batch else None,
         lr=lr,
         texts={"sbatch": script} | ({} if slurm.groups else {"srun": _srun_line(profile, slurm, env, argv)}),
     )

@@ -50,13 +50,17 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`per_device` [samples/rank], `grad_accum` [micro-batches/step]; `base_lr` suits `base_batch` [samples/step]."""
+    """`per_device` [samples/rank], `grad_accum` [micro-batches/step]; `base_lr` suits `base_batch` [samples/step].
+
+    `sequence_length` [tokens/sample] makes tokens/s of a program's samples/s; the program is not told.
+    """
 
     per_device: int
     grad_accum: int = 1
     base_lr: float | None = None
     base_batch: int | None = None
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    sequence_length: int | None = None
 
 
 class SlurmGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -269,7 +269,7 @@ def _batch(profile: Profile) -> Iterator[Problem]:
                 f"missing; {', '.join(f'{{{name}}}' for name in needed)} needs at least `batch: {{per_device: 4}}`",
             )
         return
-    for name in ("per_device", "grad_accum", "base_batch"):
+    for name in ("per_device", "grad_accum", "base_batch", "sequence_length"):
         value = getattr(batch, name)
         if value is not None and value < 1:
             yield f"batch.{name}", f"found {value}; allowed: a whole number from 1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.telling import clock, number
+from engine.throughput import paced, whole
 from tui.dashboard.drawn import Drawn, Piece, strip
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ class HeaderPanel(Drawn, can_focus=False):
         if metric.loss is not None:
             pieces += [("  loss ", palette.muted), (number(metric.loss), palette.strong)]
         if isinstance(metric.rate, (int, float)):
-            pieces += [(f"  {metric.rate:,.0f} ", palette.strong), (metric.rate_unit, palette.muted)]
+            pieces += [(f"  {paced(metric.rate)} ", palette.strong), (metric.rate_unit, palette.muted)]
+            all_ranks = whole(metric, scene.state.plan) if width >= 110 else None
+            if all_ranks is not None:
+                pieces += [(f" = {paced(all_ranks.rate)} {all_ranks.unit}", palette.text)]
         if isinstance(metric.step_time, (int, float)):
             pieces += [(f"  {metric.step_time:.3g} ", palette.text), ("s/step", palette.muted)]
         return pieces
