@@ -240,7 +240,7 @@ class StopSent(Event, frozen=True, kw_only=True, tag="stop_sent"):
 
 class Job(Event, frozen=True, kw_only=True, tag="job"):
     """What the batch system says of the run's job; `text` in words. `starts` and `ends` in unix seconds, 0.0 unknown:
-    of a job that waits, when it is expected to start."""
+    of a job that waits, when it is expected to start. `code` or `signal` is how its script ended, where it is told."""
 
     id: str
     state: str
@@ -251,6 +251,8 @@ class Job(Event, frozen=True, kw_only=True, tag="job"):
     starts: float = 0.0
     ends: float = 0.0
     restarts: int = 0
+    code: int | None = None
+    signal: int | None = None
 
 
 class Ended(Event, frozen=True, kw_only=True, tag="ended"):

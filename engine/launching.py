@@ -11,6 +11,7 @@ from engine.check import Preflight, gladly
 from engine.errors import RequestError
 from engine.fleet import Fleet, no
 from engine.session import Session
+from engine.slurm.adopted import AdoptedSession
 from engine.slurm.preflight import JobPreflight
 from engine.slurm.session import JobSession
 
@@ -60,5 +61,6 @@ async def launch(
 
 def opened(folder: RunFolder, connector: Connector, viewer: Viewer, accept: Accept = no) -> Session:
     """The session of a run that exists."""
-    kind = JobSession if folder.record().profile.launcher == "slurm" else Session
+    record = folder.record()
+    kind = Session if record.profile.launcher != "slurm" else JobSession if record.plan.texts else AdoptedSession
     return kind(folder, connector, viewer, accept)

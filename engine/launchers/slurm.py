@@ -48,6 +48,7 @@ FORMATS: tuple[str, ...] = ("sbatch", "srun", "json")
 FIRST_PORT, PORTS = 15000, 16384  # below the ephemeral range, as in engine/train/world.py
 STEP = '"${RANKDECK_STEP:-env}"'
 _FIXED_PORT = ("auto", 29500)  # the rendezvous section left as it is
+_OF_STEPS = ("nodes", "gres", "gpus-per-node", "ntasks-per-node", "cpus-per-task", "nodelist", "exclude")
 _SIMPLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._,:=@%/+-[]*&|()!^~{}")
 
 
@@ -143,6 +144,13 @@ def _request(profile: Profile, slurm: Slurm, group: SlurmGroup) -> list[tuple[st
     return [*found, ("exclusive", "")] if slurm.exclusive else found
 
 
+def _inside(profile: Profile, slurm: Slurm, name: str) -> list[str]:
+    """What a step inside a running job is asked for: its share of what that job has got."""
+    (group,) = groups(slurm)
+    asked = [option for option in _request(profile, slurm, group) if option[0] in _OF_STEPS]
+    return [f"--jobid={slurm.allocation}", f"--job-name={name}", *map(_long, asked)]
+
+
 def _long(option: tuple[str, str]) -> str:
     name, value = option
     return f"--{name}={value}" if value else f"--{name}"
@@ -235,15 +243,20 @@ def _script(profile: Profile, slurm: Slurm, run_id: str, sizes: Sequence[int], t
         *([] if slurm.requeue is None else ["#SBATCH --requeue" if slurm.requeue else "#SBATCH --no-requeue"]),
         *(_directive(option) for option in slurm.extra),
     ]
-    lines = ["#!/bin/bash -l", f"# {profile.name}: {sum(sizes)} rank{'s' * (sum(sizes) > 1)} on {nodes}."]
-    for i, group in enumerate(groups(slurm)):
-        lines += ["#SBATCH hetjob"] if i else []
-        lines += [_directive(_long(option)) for option in _request(profile, slurm, group)]
-        lines.append(f"#SBATCH --comment={run_id}")
-        lines += common if i == 0 else []
+    about = f"{profile.name}: {sum(sizes)} rank{'s' * (sum(sizes) > 1)} on {nodes}"
+    if slurm.allocation is not None:
+        lines = ["#!/bin/bash -l", f"# {about}, inside job {slurm.allocation}.", "set -euo pipefail", ""]
+        lines += [f"export SLURM_JOB_ID={slurm.allocation}"]
+        lines += ['SLURM_JOB_NODELIST=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%N)']
+    else:
+        lines = ["#!/bin/bash -l", f"# {about}."]
+        for i, group in enumerate(groups(slurm)):
+            lines += ["#SBATCH hetjob"] if i else []
+            lines += [_directive(_long(option)) for option in _request(profile, slurm, group)]
+            lines.append(f"#SBATCH --comment={run_id}")
+            lines += common if i == 0 else []
+        lines += ["set -euo pipefail", ""]
     lines += [
-        "set -euo pipefail",
-        "",
         "# The ranks meet on the first node of the job, at a port that follows from its id.",
         f'hosts=$(scontrol show hostnames "{_node_list(slurm)}")',
         "export MASTER_ADDR=${hosts%%$'\\n'*}",
@@ -256,7 +269,8 @@ def _script(profile: Profile, slurm: Slurm, run_id: str, sizes: Sequence[int], t
     lines += ["", "# What every task runs; the shell on its node fills in the variables."]
     lines += [f"IFS= read -r -d '' task <<'{mark}' || true", *task.rstrip("\n").split("\n"), mark, ""]
     lines += ["# One task fails, all end. RANKDECK_STEP, where it is set, runs the task and keeps its output and exit."]
-    options = ["--export=ALL", "--kill-on-bad-exit=1", "--output=%x-%j-%t.out"]
+    options = _inside(profile, slurm, run_id) if slurm.allocation is not None else []
+    options += ["--export=ALL", "--kill-on-bad-exit=1", "--output=%x-%j-%t.out"]
     options += [f"--het-group=0-{len(slurm.groups) - 1}"] if slurm.groups else []
     lines += [f"srun {command.words(*options, *slurm.srun_extra)} \\", f'  {STEP} bash -c "$task"']
     return "\n".join(lines) + "\n"
@@ -283,9 +297,12 @@ def _srun_line(profile: Profile, slurm: Slurm, env: Mapping[str, str], argv: lis
     """What a person types: no file, output on the terminal."""
     (group,) = groups(slurm)
     asked = _request(profile, slurm, group)
-    options = ["-p", asked[0][1]] if asked[0][0] == "partition" else []
-    options += [_long(option) for option in asked if option[0] != "partition"]
-    options += ["--kill-on-bad-exit=1", *slurm.extra, *slurm.srun_extra]
+    if slurm.allocation is not None:
+        options = _inside(profile, slurm, profile.name)
+    else:
+        options = ["-p", asked[0][1]] if asked[0][0] == "partition" else []
+        options += [*(_long(option) for option in asked if option[0] != "partition"), *slurm.extra]
+    options += ["--kill-on-bad-exit=1", *slurm.srun_extra]
     words = [*(f"{name}={command.quote(value)}" for name, value in env.items()), "srun", command.words(*options)]
     program = profile.program
     if program.workdir:

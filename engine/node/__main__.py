@@ -1,5 +1,5 @@
-"""What the program on a node does when it is called: `supervise RUN_DIR`, `step RUN_FOLDER COMMAND…` by srun, or
-`xtuner WORDS…` for XTuner's command.
+"""What the program on a node does when it is called: `supervise RUN_DIR`, by srun `step FOLDER COMMAND…` or `sample`,
+or `xtuner WORDS…` for XTuner's command.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import List, Optional
 
-USAGE = "usage: python3 -I -S agent.zip supervise RUN_DIR | step RUN_FOLDER COMMAND... | xtuner WORDS..."
+USAGE = "usage: python3 -I -S agent.zip supervise RUN_DIR | step RUN_FOLDER COMMAND... | sample | xtuner WORDS..."
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -23,6 +23,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         from engine.node.step import step
 
         step(words[1], words[2:])
+    elif words == ["sample"]:
+        from engine.node.overlap import sample
+
+        sample()
     elif len(words) > 1 and words[0] == "xtuner":
         from engine.node.xtuner import run
 

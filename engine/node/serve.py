@@ -239,13 +239,20 @@ class Serve:
         work, what = self._slurm, str(request["ask"])
         try:
             if what == "look":
-                return work.look([str(job) for job in request["jobs"]])
+                said = work.look([str(job) for job in request["jobs"]])
+                inside = "run" in request and os.path.dirname(self._run_dir(dict(request, node_rank=0)))
+                return dict(said, ended=work.ended(inside)) if inside else said
             if what == "test":
                 return work.test(str(request["script"]))
             if what == "cluster":
                 return work.cluster()
+            if what == "sample":
+                return work.sample(str(request["job"]), [int(nodes) for nodes in request["parts"]])
+            runs = os.path.join(self.state, "runs")
             if what == "named":
-                return work.named(os.path.join(self.state, "runs"), str(request["job"]))
+                return work.named(runs, str(request["job"]))
+            if what == "adopt":
+                return work.adopt(runs, str(request["job"]))
             folder = os.path.dirname(self._run_dir(dict(request, node_rank=0)))
             if what == "submit":
                 texts = {"script": str(request["script"]), "record": str(request["record"])}

@@ -20,9 +20,9 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
-from engine.node import proc
+from engine.node import overlap, proc, tail
 
 Json = Dict[str, Any]
 
@@ -32,10 +32,13 @@ ASK_SECONDS = 30.0
 CANCEL_POLL_SECONDS = 2.0
 KILL_WAIT = 30  # seconds; Slurm's default
 JOB_ID = re.compile(r"[0-9]{1,12}")
+JOB_OR_TASK = re.compile(r"[0-9]{1,12}(?:_[0-9]{1,9})?")
 RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FIELDS = "%A\x1f%i\x1f%T\x1f%r\x1f%k\x1f%V\x1f%S\x1f%e\x1f%N\x1f%j"
 """Of squeue(1): job, its name for people, state, reason, comment, submitted, starts, ends, nodes, name."""
 ACCOUNTED = "JobIDRaw,State,ExitCode,Submit,Start,End,NodeList,Reason,JobName"
+EXIT, CANCELLED = "exit", "cancelled"
+"""Files of a run that was started inside a job: how its script ended, and that somebody wanted it to."""
 KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "PATH", "SLURM_CONF")
 """What a job gets of the environment in which it is submitted, besides sbatch's own SBATCH_ variables."""
 STEP = """\
@@ -66,6 +69,7 @@ class Slurm:
         self._program = program
         self._looked = -LOOK_SECONDS
         self._seen: Json = {}
+        self._overlap = overlap.Overlap(program)
 
     def submit(self, folder: str, texts: Dict[str, str], job: Json, secrets: Dict[str, str]) -> Json:
         """Submit `texts["script"]` from the run's folder: {"job": id}, and "again" where that had been done before.
@@ -109,10 +113,13 @@ class Slurm:
         _write(step, STEP.format(**{name: shlex.quote(value) for name, value in quoted.items()}), 0o700)
         _write(path, script)
         env = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("SBATCH_")}
+        env["RANKDECK_STEP"] = step
+        if job.get("allocation"):
+            return self._begin(folder, str(job["allocation"]), env)
         try:
             # Slurm's own words go to where the journal of the first node is, and travel like it.
             argv = ["sbatch", "--parsable", "--output=" + os.path.join(folder, "n0", "slurm.log"), path]
-            done = _run(argv, SUBMIT_SECONDS, cwd=folder, env=dict(env, RANKDECK_STEP=step))
+            done = _run(argv, SUBMIT_SECONDS, cwd=folder, env=env)
         except subprocess.TimeoutExpired:
             text = "sbatch gave no answer within %d s; whether the job is queued is not known yet" % SUBMIT_SECONDS
             raise Failed("unknown", text) from None
@@ -122,6 +129,26 @@ class Slurm:
             raise Failed("sbatch", (done["err"] or done["out"]).strip() or "sbatch ended with %s" % done["code"])
         _write(os.path.join(folder, "job"), number)
         return number
+
+    def _begin(self, folder: str, job: str, env: Dict[str, str]) -> str:
+        """Run the script here, whose srun starts a step inside a job that runs. It is named as the run is."""
+        run = os.path.basename(folder)
+        done = _ask(["scontrol", "update", "jobid=" + job, "comment=" + run])
+        if done["code"] != 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise Failed("sbatch", done["err"].strip())
+        _write(os.path.join(folder, "job"), job)
+        with open(os.path.join(folder, "n0", "slurm.log"), "ab") as log:
+            subprocess.Popen(
+                ["sh", "-c", "bash -l job.sbatch; echo $? > %s" % EXIT],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                env=env,
+                start_new_session=True,
+            )
+        return job
 
     def _kill_wait(self) -> float:
         with contextlib.suppress(subprocess.TimeoutExpired, OSError):
@@ -153,7 +180,7 @@ class Slurm:
 
     def named(self, runs: str, job: str) -> Json:
         """The record of the run that is this job: {"record"}; Failed where it is none of ours."""
-        if not JOB_ID.fullmatch(job):
+        if not JOB_OR_TASK.fullmatch(job):
             raise Failed("job", "not the number of a job: %r" % job)
         run = self._state(job)[1]
         if not run:
@@ -163,6 +190,57 @@ class Slurm:
         if not record:
             raise Failed("job", "job %s is no run of Rankdeck's below %s" % (job, runs))
         return {"record": record}
+
+    def adopt(self, runs: str, job: str) -> Json:
+        """A folder through which the output of a job is read that came about by other means, and what Slurm says of it:
+        {"run", "shown", "hosts"}. Of an array, one task ("12_3"): each has its own number, and its own folder.
+        """
+        if not JOB_OR_TASK.fullmatch(job):
+            raise Failed("job", "not the number of a job: %r" % job)
+        said = _ask(["scontrol", "show", "job", job])
+        if said["code"] != 0:
+            raise Failed("job", "Slurm tells nothing of job %s: %s" % (job, said["err"].strip()))
+        shown = said["out"].split("\n\n")[0]
+        told = dict(re.findall(r"^\s*(JobId|SubmitTime|NodeList|StdOut|StdErr)=(\S.*?)(?: \w+=.*)?$", shown, re.M))
+        tasks = [task for task in re.findall(r" ArrayTaskId=(\S+)", said["out"])]
+        if len(tasks) > 1 or not all(task.isdigit() for task in tasks):
+            text = "job %s is an array, tasks %s: name one that has begun, such as %s_%s"
+            first = next((task for task in tasks if task.isdigit()), "0")
+            raise Failed("job", text % (job, ",".join(tasks), job.partition("_")[0], first))
+        name = re.findall(r"^JobId=.* JobName=(.*)$", shown, re.M)
+        if not name or "JobId" not in told or "StdOut" not in told:
+            raise Failed("job", "Slurm does not tell where job %s writes" % job)
+        run = "job-%s-%s" % (told["JobId"], re.sub(r"\D", "", told.get("SubmitTime", "")))
+        place = os.path.join(runs, run, "n0", "ranks", "job", "attempt_0", "0")
+        os.makedirs(place, 0o700, exist_ok=True)
+        for stream, key in (("stdout.log", "StdOut"), ("stderr.log", "StdErr")):
+            if key in told and (key == "StdOut" or told[key] != told["StdOut"]):
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(told[key], os.path.join(place, stream))
+        _write(os.path.join(runs, run, "job"), told["JobId"])
+        _write(os.path.join(runs, run, tail.ADOPTED), name[0])
+        hosts = _ask(["scontrol", "show", "hostnames", told.get("NodeList", "(null)")])["out"].split()
+        return {"run": run, "shown": shown, "hosts": [] if hosts == ["(null)"] else hosts}
+
+    def ended(self, folder: str) -> str:
+        """How a script that was started inside a job has ended, as a state of Slurm's; "" while it runs."""
+        code = _read(os.path.join(folder, EXIT)).strip()
+        if code and os.path.exists(os.path.join(folder, CANCELLED)):
+            return "CANCELLED"
+        return "" if not code else "COMPLETED" if code == "0" else "FAILED"
+
+    def _end_step(self, folder: str, job: str, seconds: float) -> Json:
+        """Cancel what runs inside a job, and leave the job."""
+        _write(os.path.join(folder, CANCELLED), "")
+        deadline = time.monotonic() + seconds
+        while not self.ended(folder) and time.monotonic() < deadline:
+            said = _ask(["squeue", "-h", "-s", "-j", job, "-o", "%i\x1f%j"])
+            for line in str(said["out"]).splitlines():
+                step, _, name = line.partition("\x1f")
+                if name == os.path.basename(folder):
+                    _ask(["scancel", step])
+            time.sleep(CANCEL_POLL_SECONDS)
+        return {"state": self.ended(folder) or "RUNNING"}
 
     def look(self, ids: List[str]) -> Json:
         """What Slurm says of the user's jobs: {"squeue", "sacct", "scontrol": {id}, "age"}, each {code, out, err}.
@@ -184,15 +262,23 @@ class Slurm:
         self._seen, self._looked = seen, time.monotonic()
         return dict(seen, age=0.0)
 
+    def sample(self, job: str, parts: List[int]) -> Json:
+        """What the nodes of a running job do; see `overlap.Overlap.take`."""
+        if not JOB_ID.fullmatch(job):
+            raise Failed("job", "not the number of a job: %r" % job)
+        return self._overlap.take(job, parts)
+
     def cancel(self, folder: str, job: str, seconds: float) -> Json:
         """Cancel the run's job and wait until it is over: {"state"}, "" where Slurm knows the job no more."""
         if not JOB_ID.fullmatch(job):
             raise Failed("job", "not the number of a job: %r" % job)
-        state, comment = self._state(job)
+        state, comment, name = self._state(job)
         if not state:
             return {"state": ""}
-        if comment != os.path.basename(folder):
-            raise Failed("reused", "job %s is another one by now: %s" % (job, comment))
+        if comment != os.path.basename(folder) and name != (_read(os.path.join(folder, tail.ADOPTED)) or None):
+            raise Failed("reused", "job %s is another one by now: %s" % (job, comment or name))
+        if json.loads(_read(os.path.join(folder, "job.json")) or "{}").get("allocation"):
+            return self._end_step(folder, job, seconds)
         done = _ask(["scancel", job])
         if done["code"] != 0:
             raise Failed("scancel", done["err"].strip())
@@ -201,19 +287,19 @@ class Slurm:
             if time.monotonic() > deadline:
                 break
             time.sleep(CANCEL_POLL_SECONDS if state != "PENDING" else 0.2)
-            state, _ = self._state(job)
+            state = self._state(job)[0]
         self._looked = -LOOK_SECONDS
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(folder, "secrets.json"))
         return {"state": state}
 
-    def _state(self, job: str) -> "tuple[str, str]":
-        """State and comment of a job; two empty ones where Slurm does not know it."""
-        said = _ask(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T\x1f%k"])
+    def _state(self, job: str) -> Tuple[str, str, str]:
+        """State, comment and name of a job; empty ones where Slurm does not know it."""
+        said = _ask(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T\x1f%k\x1f%j"])
         if said["code"] != 0 and "Invalid job id" not in said["err"]:
             raise Failed("squeue", said["err"].strip())
-        state, _, comment = said["out"].split("\n")[0].partition("\x1f")
-        return state, comment
+        state, comment, *name = [*said["out"].split("\n")[0].split("\x1f"), "", ""][:3]
+        return state, comment, name[0]
 
     def test(self, script: str) -> Json:
         """`sbatch --test-only`: whether Slurm would take the script, and when it would start."""

@@ -21,6 +21,8 @@ STREAM = re.compile(
     r"(?:journal\.jsonl|torchrun\.log|slurm\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout\.log|stderr\.log|error\.json))"
 )
 """The only files that travel; the workstation checks the same pattern."""
+ADOPTED = "adopted"
+"""In the folder of a run that we did not start: its streams are links to the files that the job writes."""
 
 
 def fingerprint(fd: int, offset: int) -> int:
@@ -81,6 +83,7 @@ class Follow:
         self.drained = False
         self._alive = alive
         self._kept_open = min(KEPT_OPEN, _file_limit() // 4)
+        self._links = os.path.exists(os.path.join(os.path.dirname(run_dir), ADOPTED))
 
     def settle(self) -> None:
         """Nothing more is written: the next read that finds nothing is the last. Files are opened anew for it, which is
@@ -93,7 +96,8 @@ class Follow:
         if not STREAM.fullmatch(name):
             raise ValueError("not a stream of a run: %r" % name)
         if name not in self.streams:
-            self.streams[name] = Stream(os.path.join(self.run_dir, name), name, offset, crc)
+            path = os.path.join(self.run_dir, name)
+            self.streams[name] = Stream(os.path.realpath(path) if self._links else path, name, offset, crc)
             self.drained = False
 
     def step(self, look: bool) -> Tuple[List[Tuple[str, int, bytes, bool]], Optional[bool]]:

@@ -85,7 +85,8 @@ class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 `groups` in the place of nodes and gpus_per_node: nodes that differ, as one heterogeneous job.
     the end     `requeue` after a node failure or preemption; `signal` such as USR1@120: to every rank, so many
                 seconds before the time limit
-    where       `login` is the [user@]host to submit from, "" for this machine
+    where       `login` is the [user@]host to submit from, "" for this machine; `allocation` the number of a running job
+                (salloc) inside which srun starts the run, instead of a job of its own
     anything    `extra` and `srun_extra`: further options of sbatch, and of the srun in the script; a whole one each
     """
 
@@ -101,6 +102,7 @@ class Slurm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     groups: tuple[SlurmGroup, ...] = ()
     style: Literal["direct", "torchrun"] = "torchrun"
     login: str = ""
+    allocation: int | None = None
     cpus_per_task: int | None = None
     mem: str = ""
     constraint: str = ""

@@ -74,6 +74,10 @@ def slurm_problems(profile: Profile) -> Iterator[tuple[str, str]]:
 def _counts(slurm: Slurm) -> Iterator[tuple[str, str]]:
     counts = {f"slurm.{name}": getattr(slurm, name) for name in ("nodes", "gpus_per_node", "ranks_per_node")}
     counts["slurm.cpus_per_task"] = slurm.cpus_per_task
+    if slurm.allocation is not None and not 1 <= slurm.allocation < 10**12:
+        yield "slurm.allocation", f"found {slurm.allocation}; allowed: the number of a running job"
+    if slurm.allocation is not None and slurm.groups:
+        yield "slurm.allocation", "nodes that differ need a job of their own: leave out allocation or groups"
     for i, group in enumerate(slurm.groups):
         counts |= {f"slurm.groups[{i}].{name}": getattr(group, name) for name in ("nodes", "gpus_per_node")}
         counts[f"slurm.groups[{i}].ranks_per_node"] = group.ranks_per_node

@@ -5,4 +5,5 @@ words.py       what Slurm's refusals and waiting reasons mean, and what to do  p
 cluster.py     partitions, GPUs, limits and accounts, and what is free now     pure
 preflight.py   the login node asked before anything is submitted
 session.py     submit, watch, stop
+adopted.py     watch a job that came about without Rankdeck
 """

@@ -66,18 +66,33 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in ENDED
 
 
-def read(said: Mapping[str, Any], id: str, run: str, name: str, since: float) -> Job | None:
-    """The job of `run` out of the answer of the node's `look`; None while Slurm shows nothing of it.
+class Sought(msgspec.Struct, frozen=True, kw_only=True):
+    """The job that is meant: by its comment `run`, or without one by number, name ("" for any) and time.
 
-    `name` is the job's name and `since` when it was submitted, in unix seconds: by these accounting is believed.
+    `since` is when it was submitted, in unix seconds of the controller's clock; a requeue submits it again, later.
     """
-    queued = _from_squeue(_text(said, "squeue"), run)
-    shown = _from_scontrol(_text(said.get("scontrol", {}), id), run)
+
+    id: str
+    name: str
+    since: float
+    run: str = ""
+
+    def named(self, id: str, name: str, submitted: float) -> bool:
+        return id == self.id and self.name in ("", name) and submitted >= self.since - _SKEW
+
+    def fits(self, comment: str, id: str, name: str, submitted: float) -> bool:
+        return comment == self.run if self.run else self.named(id, name, submitted)
+
+
+def read(said: Mapping[str, Any], sought: Sought) -> Job | None:
+    """The job out of the answer of the node's `look`; None while Slurm shows nothing of it."""
+    queued = _from_squeue(_text(said, "squeue"), sought)
+    shown = _from_scontrol(_text(said.get("scontrol", {}), sought.id), sought)
     if queued is not None and not queued.ended:
         return msgspec.structs.replace(queued, restarts=shown.restarts) if shown is not None else queued
-    accounted = _from_sacct(_text(said, "sacct"), id, name, since)
+    accounted = _from_sacct(_text(said, "sacct"), sought)
     for known in (accounted, shown, queued):
-        if known is not None and known.id == id:
+        if known is not None and known.id == sought.id:
             return known
     return queued
 
@@ -104,63 +119,46 @@ def _rows(text: str, count: int) -> Iterator[list[str]]:
             yield fields
 
 
-def _from_squeue(text: str, run: str) -> Job | None:
+def _job(
+    id: str, state: str, reason: str, times: tuple[str, str, str], nodes: str, ended: str = "", **more: Any
+) -> Job:
+    """What all three say in their own order; `times` are submitted, starts, ends."""
+    submitted, starts, ends = map(moment, times)
+    code, signal = _exit(ended)
+    return Job(
+        id=id, state=state, reason="" if reason == "None" else reason, nodes="" if nodes == "(null)" else nodes,
+        submitted=submitted, starts=starts, ends=ends, code=code, signal=signal, **more,
+    )  # fmt: skip
+
+
+def _from_squeue(text: str, sought: Sought) -> Job | None:
     """Of a heterogeneous job, its first part: the others share its fate."""
-    for number, _, state, reason, comment, submitted, starts, ends, nodes, *_ in _rows(text, 10):
-        if comment == run:
-            return Job(
-                id=number,
-                state=state,
-                reason="" if reason == "None" else reason,
-                submitted=moment(submitted),
-                starts=moment(starts),
-                ends=moment(ends),
-                nodes=nodes,
-            )
+    for number, _, state, reason, comment, submitted, starts, ends, nodes, *name in _rows(text, 10):
+        if sought.fits(comment, number, "\x1f".join(name), moment(submitted)):
+            return _job(number, state, reason, (submitted, starts, ends), nodes)
     return None
 
 
-def _from_scontrol(text: str, run: str) -> Job | None:
+def _from_scontrol(text: str, sought: Sought) -> Job | None:
     for line in text.split("\n"):
-        pairs = dict(_PAIR.findall(line))
-        if pairs.get("Comment") != run:
-            continue
-        code, number = _exit(pairs.get("ExitCode", ""))
-        return Job(
-            id=pairs.get("JobId", ""),
-            state=clean(pairs.get("JobState", ""), 40),
-            reason=clean(pairs.get("Reason", "").replace("None", ""), 80),
-            submitted=moment(pairs.get("SubmitTime", "")),
-            starts=moment(pairs.get("StartTime", "")),
-            ends=moment(pairs.get("EndTime", "")),
-            nodes=clean(pairs.get("NodeList", "").replace("(null)", ""), 200),
-            code=code,
-            signal=number,
-            restarts=int(pairs["Restarts"]) if pairs.get("Restarts", "").isdigit() else 0,
-        )
+        pairs = {key: clean(value, 200) for key, value in _PAIR.findall(line)}
+        id, state, reason, nodes = (pairs.get(key, "") for key in ("JobId", "JobState", "Reason", "NodeList"))
+        times = (pairs.get("SubmitTime", ""), pairs.get("StartTime", ""), pairs.get("EndTime", ""))
+        # A name is told up to its first blank.
+        name = sought.name if pairs.get("JobName") == sought.name.partition(" ")[0] else ""
+        if sought.fits(pairs.get("Comment", ""), id, name, moment(times[0])):
+            restarts = int(pairs["Restarts"]) if pairs.get("Restarts", "").isdigit() else 0
+            return _job(id, state, reason, times, nodes, pairs.get("ExitCode", ""), restarts=restarts)
     return None
 
 
-def _from_sacct(text: str, id: str, name: str, since: float) -> Job | None:
+def _from_sacct(text: str, sought: Sought) -> Job | None:
     """The newest line of the job: a requeue leaves one for each of its lives."""
     found = None
-    for number, state, ended, submitted, starts, ends, nodes, reason, *rest in _rows(text, 9):
-        if number != id or "\x1f".join(rest) != name or moment(submitted) < since - _SKEW:
-            continue
-        code, signal = _exit(ended)
-        state, _, by = state.partition(" by ")
-        found = Job(
-            id=number,
-            state=state,
-            reason="" if reason == "None" else reason,
-            submitted=moment(submitted),
-            starts=moment(starts),
-            ends=moment(ends),
-            nodes=nodes,
-            code=code,
-            signal=signal,
-            by=by,
-        )
+    for number, state, ended, submitted, starts, ends, nodes, reason, *name in _rows(text, 9):
+        if sought.named(number, "\x1f".join(name), moment(submitted)):
+            state, _, by = state.partition(" by ")
+            found = _job(number, state, reason, (submitted, starts, ends), nodes, ended, by=by)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,15 +12,17 @@ from engine.errors import NodeRefused, RequestError
 from engine.fleet import no
 from engine.profile import Profile, Program, Slurm
 from engine.runs import Record, RunFolder
-from engine.slurm.login import Login, ask
+from engine.slurm import adopted
+from engine.slurm.login import LOCAL, Login, ask
 
 if TYPE_CHECKING:
+    from engine.conversation import Conversation
     from engine.fleet import Accept
     from engine.transport import Connector
 
 
 async def by_number(number: str, login: str, state_dir: str, connector: Connector, accept: Accept = no) -> RunFolder:
-    """The run of this job, known here from now on. RequestError where no run of Rankdeck's is this job.
+    """The run that is this job, known here from now on. RequestError where Slurm does not know the job.
 
     `login` is the [user@]host where sbatch is, `state_dir` the profile's.
     """
@@ -33,18 +36,11 @@ async def by_number(number: str, login: str, state_dir: str, connector: Connecto
     )
     conversation = await Login(asked, connector, accept).dial(0)
     try:
-        text = str((await ask(conversation, "named", job=number))["record"])
-    except NodeRefused as refused:
-        remedy = "its output can be read like any log: rankdeck metrics FILE, rankdeck diagnose FILE"
-        raise RequestError(refused.text, node=refused.node, remedy=remedy) from None
+        record = await _record(conversation, number, login, state_dir)
     finally:
         await conversation.close()
-    try:
-        record = msgspec.json.decode(text, type=Record)
-    except msgspec.MsgspecError as error:
-        raise RequestError(f"the record of job {number} cannot be read: {error}", node=conversation.host) from None
     if not runs.RUN.fullmatch(record.run) or record.profile.slurm is None:
-        raise RequestError(f"the record of job {number} is none of a Slurm job", node=conversation.host)
+        raise RequestError(f"the record of job {number} is none of a Slurm job", node=login or LOCAL)
     folder = RunFolder(runs.watched() / record.run)
     if folder.path.exists():
         return folder
@@ -52,3 +48,21 @@ async def by_number(number: str, login: str, state_dir: str, connector: Connecto
     slurm = msgspec.structs.replace(record.profile.slurm, login=login)
     profile = msgspec.structs.replace(record.profile, slurm=slurm, state_dir=state_dir)
     return RunFolder.create(msgspec.structs.replace(record, profile=profile))
+
+
+async def _record(conversation: Conversation, number: str, login: str, state_dir: str) -> Record:
+    """The record that lies with the job's logs, or for a job of other means one that is made for it now."""
+    with contextlib.suppress(NodeRefused):
+        text = str((await ask(conversation, "named", job=number))["record"])
+        try:
+            return msgspec.json.decode(text, type=Record)
+        except msgspec.MsgspecError as error:
+            raise RequestError(f"the record of job {number} cannot be read: {error}", node=conversation.host) from None
+    try:
+        record = adopted.record_of(await ask(conversation, "adopt", job=number), login, state_dir)
+    except NodeRefused as refused:
+        remedy = "its output can be read like any log: rankdeck metrics FILE, rankdeck diagnose FILE"
+        raise RequestError(refused.text, node=refused.node, remedy=remedy) from None
+    if record is None:
+        raise RequestError(f"what Slurm says of job {number} makes no sense", node=conversation.host)
+    return record

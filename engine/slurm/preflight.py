@@ -13,7 +13,7 @@ from engine.launchers import slurm as text
 from engine.preflight import Finding
 from engine.preflight.findings import error, info, warning
 from engine.preflight.matrix import Cell
-from engine.slurm import cluster
+from engine.slurm import cluster, jobs
 from engine.slurm.login import Login, ask
 from engine.slurm.words import explain
 
@@ -130,6 +130,9 @@ class JobPreflight:
 
     async def _look(self) -> None:
         conversation = self.conversations[0] = await self._login.dial(0)
+        if self.profile.slurm is not None and self.profile.slurm.allocation is not None:
+            await self._look_inside(conversation, str(self.profile.slurm.allocation))
+            return
         tested = await ask(conversation, "test", script=self.plan("preflight").texts["sbatch"])
         self._done("slurm.login")
         self.cluster = cluster.read(await ask(conversation, "cluster"))
@@ -146,6 +149,17 @@ class JobPreflight:
         else:
             refusal = explain(said, self._login.host)
             self._found("slurm.test", error(None, refusal.text, remedy=refusal.remedy))
+
+    async def _look_inside(self, conversation: Conversation, number: str) -> None:
+        """Is the job there inside which the run is to be started?"""
+        job = jobs.read(await ask(conversation, "look", jobs=[number]), jobs.Sought(id=number, name="", since=0.0))
+        self._done("slurm.login")
+        if job is not None and job.state == "RUNNING":
+            self._found("slurm.request", info(None, f"job {number} runs on {job.nodes}"))
+        else:
+            why = f"job {number} is {job.state}" if job is not None else f"there is no job {number}"
+            remedy = "salloc gives one; or leave out slurm.allocation, for a job of its own"
+            self._found("slurm.request", error(None, f"{why}: nothing can be started inside it", remedy=remedy))
 
     def _done(self, check: str) -> None:
         self._waiting.discard(check)
@@ -174,6 +188,9 @@ def lacks(profile: Profile, known: cluster.Cluster) -> Iterator[Note]:
     if slurm.account and mine and slurm.account not in mine:
         why = f"{slurm.account} is none of your accounts: {', '.join(mine[:8])}"
         yield error(None, why, fix=[f"slurm.account={mine[0]}"])
+    qos = list(dict.fromkeys(each for a in known.accounts if slurm.account in ("", a.account) for each in a.qos))
+    if slurm.qos and qos and slurm.qos not in qos:
+        yield error(None, f"{slurm.qos} is none of your QOS: {', '.join(qos[:8])}", fix=[f"slurm.qos={qos[0]}"])
     for number, group in enumerate(text.groups(slurm)):
         where = f"slurm.groups[{number}]" if slurm.groups else "slurm"
         name = group.partition or slurm.partition

@@ -28,11 +28,13 @@ import msgspec
 from engine import events
 from engine.errors import ConnectionLost, NodeRefused, PreflightFailed, RankdeckError
 from engine.fleet import close_all, no
+from engine.launchers.slurm import groups
 from engine.plan import GRACE
 from engine.runs import Record, RunFolder
 from engine.session import NodeStop, Session, secret_values
 from engine.slurm import jobs, words
 from engine.slurm.login import Login, ask
+from engine.watch import SAMPLE_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +66,7 @@ def job_of(plan: Plan, profile: Profile) -> dict[str, Any]:
         "max_restarts": profile.rendezvous.max_restarts,
         "grace": GRACE,
         "metric_pattern": profile.program.metric_pattern or None,
+        "allocation": str(profile.slurm.allocation or ""),
     }
 
 
@@ -74,6 +77,7 @@ class JobSession(Session):
         super().__init__(folder, connector, viewer, accept)
         self._login = self._fleet = Login(self.record.profile, connector, accept)
         self._look = asyncio.Event()
+        self._own = self.record.profile.slurm is not None and self.record.profile.slurm.allocation is None
         self._told_at = 0.0  # unix seconds at which a node last told something
         self._settling: set[asyncio.Task[None]] = set()
         self._cancelling: asyncio.Task[list[NodeStop]] | None = None
@@ -188,15 +192,16 @@ class JobSession(Session):
     # ---- watch ----------------------------------------------------------------------------------------------------
 
     async def watch(self, conversations: Mapping[int, Conversation] | None = None, *, once: bool = False) -> RunState:
+        aside = [] if once else [asyncio.create_task(self._track())]
+        aside += [asyncio.create_task(self._sample())] if self.sampling and not once else []
         self.sampling = False  # the login node's own GPUs and CPUs are nobody's interest
-        tracking = None if once else asyncio.create_task(self._track())
         try:
             return await super().watch(conversations, once=once)
         finally:
-            await self._end_tasks(tracking)
+            await self._end_tasks(aside)
 
-    async def _end_tasks(self, tracking: asyncio.Task[None] | None) -> None:
-        tasks = [task for task in (tracking, self._cancelling, *self._settling) if task is not None]
+    async def _end_tasks(self, aside: list[asyncio.Task[None]]) -> None:
+        tasks = [task for task in (*aside, self._cancelling, *self._settling) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -208,7 +213,7 @@ class JobSession(Session):
         if isinstance(event, events.Supervisor) and self.state.job is not None and self.state.job.state in jobs.WAITING:
             self._look.set()
         if isinstance(event, events.Finished) and event.node_rank in self._tasks:
-            if event.stopped:
+            if event.stopped and self._own:
                 self._look.set()  # cancelled, out of time, or to be started anew: Slurm knows
             else:
                 self._settle(event.node_rank)
@@ -269,6 +274,21 @@ class JobSession(Session):
                 await asyncio.sleep(1.0)  # what has just begun or ended takes Slurm a moment
             self._look.clear()
 
+    async def _sample(self) -> None:
+        """What the nodes of the running job do, for as long as somebody looks."""
+        assert self.record.profile.slurm is not None
+        parts = [group.nodes for group in groups(self.record.profile.slurm)]
+        while True:
+            job = self.state.job
+            open = next((watch.conversation for watch in self._watches.values() if watch.answers), None)
+            if open is not None and job is not None and job.state == "RUNNING":
+                with contextlib.suppress(RankdeckError):
+                    said = await ask(open, "sample", job=job.id, parts=parts)
+                    for rank in self.state.nodes:
+                        if (sample := events.decode_sample(said.get(str(rank)), rank)) is not None:
+                            self._take(sample)
+            await asyncio.sleep(SAMPLE_EVERY)
+
     async def _ask_slurm(self) -> events.Job | None:
         """The job now; None where Slurm shows nothing of it yet."""
         conversation = await self._login.dial(0)
@@ -276,14 +296,20 @@ class JobSession(Session):
             number = await self._number(conversation)
             if not number:
                 raise NodeRefused("the run was never submitted", node=self._login.host, code="no-run")
-            said = await ask(conversation, "look", jobs=[number])
+            said = await ask(conversation, "look", jobs=[number], run=self.folder.run)
         finally:
             await conversation.close()
-        profile, created = self.record.profile, self.record.created
-        job = jobs.read(said, number, self.folder.run, profile.name, created - conversation.hello.clock)
+        job = jobs.read(said, self._sought(number, conversation.hello.clock))
         if job is None and (why := jobs.refusal(said)):
             raise words.explain(why, self._login.host)
+        if job is not None and job.state == "RUNNING" and (ended := str(said.get("ended", ""))) in jobs.ENDED:
+            job = msgspec.structs.replace(job, state=ended)  # the job goes on, and what we started inside it does not
         return None if job is None else told(job)
+
+    def _sought(self, number: str, clock: float) -> jobs.Sought:
+        """What to look for; `clock` is the login node's minus ours, in seconds."""
+        name, since = self.record.profile.name, self.record.created + clock
+        return jobs.Sought(id=number, run=self.folder.run, name=name, since=since)
 
     def _gone_job(self) -> events.Job:
         """The job that Slurm, asked again and again, knows no more: it forgets, and without accounting for ever."""
@@ -306,7 +332,9 @@ def told(job: jobs.Job) -> events.Job:
     """A job as an event, with words for people."""
     if job.waiting:
         text = f"Slurm job {job.id} waits {words.waiting(job.reason)}"
-        if job.starts:
+        if words.hopeless(job.reason):
+            text += "; waiting does not help"
+        elif job.starts:
             text += f", expected to start {time.strftime('%d %b %H:%M', time.localtime(job.starts))}"
     elif job.state in jobs.ENDED:
         text = words.ending(job.id, job.state, job.by)[0]
@@ -317,6 +345,7 @@ def told(job: jobs.Job) -> events.Job:
     return events.Job(
         t=time.time(), id=job.id, state=job.state, reason=job.reason, text=text, nodes=job.nodes,
         submitted=job.submitted, starts=job.starts, ends=job.ends, restarts=job.restarts,
+        code=job.code, signal=job.signal,
     )  # fmt: skip
 
 

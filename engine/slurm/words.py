@@ -51,7 +51,7 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
     (
         "requested node configuration is not available",
         "no nodes of this partition have together what is asked for",
-        "lower slurm.nodes, gpus_per_node, cpus_per_task or mem, or choose another partition; "
+        "lower slurm.nodes, gpus_per_node, cpus_per_task or mem, or choose another gpu_type or partition; "
         "what nodes have: sinfo -o '%P %D %c %m %G'",
     ),
     (
@@ -60,6 +60,7 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
         "lower slurm.time; limits: sinfo -o '%P %l'",
     ),
     ("invalid --time", "the time limit cannot be read", "write slurm.time as 90 (minutes), 12:00:00 or 1-12:00:00"),
+    ("invalid --signal", "there is no such signal", "write slurm.signal as a signal and seconds: USR1@120"),
     ("invalid feature", "no node has that feature", "correct slurm.constraint; features: sinfo -o '%N %f'"),
     ("invalid node name", "there is no node of that name", "correct slurm.nodelist or exclude; names: sinfo -N -o %N"),
     (
@@ -211,5 +212,5 @@ def ending(id: str, state: str, by: str = "") -> tuple[str, str]:
     if state == "COMPLETED":
         return f"Slurm job {id} is over", ""
     words, remedy = ENDINGS.get(state, (state.lower(), ""))
-    who = f" by {by}" if by else ""
+    who = f" by user id {by}" if by else ""
     return f"Slurm job {id}: {words}{who} ({state})", remedy

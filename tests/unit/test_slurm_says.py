@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from engine.errors import RequestError, Unreachable
+from engine.profile import Profile, Program, Slurm
 from engine.slurm import cluster, jobs, words
+from engine.slurm.adopted import record_of
+from engine.slurm.preflight import lacks
+from engine.slurm.session import told
 
 RUN = "train-20261124-103921-tuvk"
 SUBMITTED = 1_795_516_761.0  # 2026-11-24T10:39:21 UTC
@@ -35,7 +39,7 @@ def accounted(state: str, name: str = "train", when: str = "2026-11-24T10:39:21"
 
 
 def read(**said: Any) -> jobs.Job | None:
-    return jobs.read({"squeue": says(), **said}, "7", RUN, "train", SUBMITTED)
+    return jobs.read({"squeue": says(), **said}, jobs.Sought(id="7", run=RUN, name="train", since=SUBMITTED))
 
 
 def test_a_waiting_job_tells_its_reason_and_expected_start() -> None:
@@ -145,6 +149,43 @@ def test_partitions_tell_what_they_have_and_what_is_free() -> None:
         "train (the default): 5 nodes, 2 of them free now, 8 GPUs each (a100), at most 24 hours",
         "your accounts: nlp (qos normal, high)",
     ]
+
+
+def test_a_qos_that_is_none_of_the_users_is_named_with_those_that_are() -> None:
+    mine = (cluster.Account(account="nlp", qos=("normal", "high")), cluster.Account(account="vision", qos=("low",)))
+    known = cluster.Cluster(partitions=(cluster.Partition(name="train", default=True),), accounts=mine)
+    asked = Profile(
+        version=1, name="x", launcher="slurm", program=Program(path="x"), slurm=Slurm(account="nlp", qos="low")
+    )
+    found = [(note.text, note.fix) for note in lacks(asked, known) if "QOS" in note.text]
+    assert found == [("low is none of your QOS: normal, high", ("slurm.qos=normal",))]
+
+
+def test_a_job_that_cannot_start_says_that_waiting_does_not_help() -> None:
+    job = read(squeue=says(queued("PENDING", "PartitionTimeLimit")))
+    assert job is not None
+    assert told(job).text.endswith("lower slurm.time (PartitionTimeLimit); waiting does not help")
+
+
+SHOWN = """\
+JobId=15 ArrayJobId=12 ArrayTaskId=3 JobName=my job
+   UserId=ml(1000) GroupId=ml(1000) MCS_label=N/A
+   SubmitTime=2026-11-24T10:39:21 EligibleTime=2026-11-24T10:39:21
+   NodeList=node[1-2]
+   NumNodes=2 NumCPUs=2 NumTasks=2 CPUs/Task=1 ReqB:S:C:T=0:0:*:*
+   StdOut=/home/ml/slurm-12_3.out
+"""
+
+
+def test_a_job_of_other_means_is_known_by_number_name_and_time() -> None:
+    record = record_of({"run": "job-15-20261124103921", "shown": SHOWN, "hosts": ["node1", "node2"]}, "login", "")
+    assert record is not None
+    assert (record.profile.name, record.created, record.plan.world_size) == ("my job", SUBMITTED, 2)
+    sought = jobs.Sought(id="7", name="train", since=SUBMITTED)
+    assert jobs.read({"squeue": says(queued("RUNNING", comment="(null)"))}, sought) is not None
+    assert jobs.read({"scontrol": {"7": says(shown("FAILED", comment="(null)"))}}, sought) is not None
+    later = jobs.Sought(id="7", name="train", since=SUBMITTED + 3600)
+    assert jobs.read({"squeue": says(queued("RUNNING", comment="(null)"))}, later) is None
 
 
 def test_what_sinfo_does_not_say_is_left_out() -> None:

@@ -78,6 +78,17 @@ def test_ranks_of_nodes_that_differ_follow_each_other() -> None:
         slurm.render(plan, "srun")
 
 
+def test_inside_an_allocation_srun_asks_for_a_step_and_nothing_is_submitted() -> None:
+    asked = profile("allocation: 4711, partition: p, nodes: 2, gpus_per_node: 4, time: '90', style: direct")
+    step = "--nodes=2 --gres=gpu:4 --ntasks-per-node=4"
+    script = text(asked)
+    assert "#SBATCH" not in script
+    assert "export SLURM_JOB_ID=4711\n" in script
+    assert f"\nsrun --jobid=4711 --job-name={RUN} {step} --export=ALL --kill-on-bad-exit=1 " in script
+    assert text(asked, "srun").startswith(f"srun --jobid=4711 --job-name=lab {step} --kill-on-bad-exit=1 ")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
 def test_every_option_stands_in_both_forms() -> None:
     asked = profile(
         "partition: p, account: a, qos: q, time: '1-0', nodes: 2, gpus_per_node: 4, gpu_type: a100, gpus_by: gpus,"
@@ -173,6 +184,8 @@ def test_in_a_container_xtuner_is_started_as_it_is() -> None:
         ("ranks_per_node: 0", "slurm.ranks_per_node: found 0"),
         ("nodes: 2, groups: [{nodes: 1}]", "slurm.nodes: groups say how many"),
         ("style: direct, groups: [{nodes: 1}]", "slurm.style: nodes that differ need style torchrun"),
+        ("allocation: 0", "slurm.allocation: found 0; allowed: the number of a running job"),
+        ("allocation: 7, groups: [{nodes: 1}]", "slurm.allocation: nodes that differ need a job of their own"),
         ("groups: [{gpus_per_node: -1}]", "slurm.groups[0].gpus_per_node: found -1"),
     ],
 )

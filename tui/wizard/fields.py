@@ -122,6 +122,7 @@ _ROWS = (
         "torchrun",
     ),
     Field("slurm.account", "Account", "who pays", default="your own"),
+    Field("slurm.allocation", "Allocation", "run inside this job of salloc", default="a job of its own"),
     Field("slurm.qos", "Quality", "--qos", default="the cluster's own"),
     Field("slurm.cpus_per_task", "CPUs per task", "--cpus-per-task", default="the cluster's own"),
     Field("slurm.mem", "Memory", "a node, such as 200G", default="the cluster's own"),
