@@ -11,7 +11,9 @@ RULES = (
     Rule(
         id="gpu-taken",
         texts=(
-            r"CUDA out of memory(?s:.{0,600}?)(?:Process \d+ has (?P<other>(?:[2-9]|\d{2,})[\d.]* GiB) memory in use)",
+            # Without “this process has”, as in a container, the process that is named by its number is the rank itself.
+            r"CUDA out of memory(?=(?s:.{0,900}?)this process has)"
+            r"(?s:.{0,600}?)(?:Process \d+ has (?P<other>(?:[2-9]|\d{2,})[\d.]* GiB) memory in use)",
             r"CUDA-capable device\(s\) is/are busy or unavailable",
             r"all CUDA-capable devices are busy",
         ),
