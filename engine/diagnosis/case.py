@@ -10,7 +10,7 @@ import msgspec
 from engine.diagnosis.deaths import Death, Failure, Node, deaths_of, nodes_of
 from engine.diagnosis.explain import LOOK_BACK, Incident, explain, signal_name
 from engine.diagnosis.lines import SHOWN, Line, Source
-from engine.diagnosis.rules import NOISE, Role, Rule, fill
+from engine.diagnosis.rules import NOISE, SURE, Role, Rule, fill
 from engine.diagnosis.rules.rule import compiled
 from engine.text import clean
 
@@ -85,6 +85,14 @@ class Case:
             for death in deaths
             if death.failure.kind != "torchrun" or death.failure.signal or death.failure.node_rank not in failed
         ]
+        for incident in self.incidents:
+            self._sent_to_one(incident)
+
+    def _sent_to_one(self, incident: Incident) -> None:
+        """A signal that a rank got, and its torchrun did not, was meant for that rank: it yields to nothing."""
+        failure, node = incident.death.failure, self.nodes.get(incident.death.failure.node_rank)
+        if failure.kind == "worker" and failure.signal and node is not None and node.agent.death is None:
+            incident.rule = msgspec.structs.replace(incident.rule, weight=max(incident.rule.weight, SURE))
 
     def lines_of(self, node_rank: int, local_rank: int) -> list[Line]:
         """All that one worker wrote, over all attempts."""

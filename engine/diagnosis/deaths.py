@@ -69,6 +69,12 @@ class Node(msgspec.Struct):
         """Has no rank of this node written anything?"""
         return not any(line.text.strip() for lines in self.workers.values() for line in lines)
 
+    @property
+    def locals(self) -> list[int]:
+        """The local ranks that wrote something, or of which torchrun tells."""
+        told = (seen.local_rank for seen in (*self.agent.failed, *self.agent.summary) if seen.local_rank is not None)
+        return sorted({*told, *(local for _, local in self.workers)})
+
     def rank(self, local_rank: int | None) -> int | None:
         return None if local_rank is None else self.ranks.get(local_rank)
 
@@ -76,7 +82,7 @@ class Node(msgspec.Struct):
 NATIVE = re.compile(
     r"Fatal Python error: |terminate called (?:after throwing|without an active)"
     r"|\*\*\* (?:Process received signal|stack smashing)"
-    r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S*(?:\(\))?: (?:invalid|corrupt|memory)"
+    r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S{0,40}(?:\(\))?: (?:invalid|corrupt|memory)"
     r"|^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception"
 )
 NEAR_END = 2000
@@ -163,6 +169,8 @@ def _first_rank(node: Node) -> int:
     """The global rank of local rank 0 on a later node: its lines have global marks, and torchrun names local ranks."""
     ranks = {line.rank for line in node.shared if line.local_rank is None and line.rank is not None}
     failed = {seen.local_rank for seen in node.agent.failed if seen.local_rank is not None}
+    if node.node_rank and ranks and not node.agent.failed and not node.agent.summary:
+        return min(ranks)
     if not node.node_rank or not ranks or not failed or any(seen.rank is not None for seen in node.agent.failed):
         return 0
     return max(0, min(ranks) - (min(failed) if len(ranks) == len(failed) == 1 else 0))
@@ -332,7 +340,7 @@ def _told(node: Node) -> list[Death]:
         own = traces(lines) or traces(node.records.get((attempt, local), []))
         if (attempt, local) in found:
             found[attempt, local].traces = own
-        elif (native := _native(lines)) or (own and _fatal(own[-1], lines, (attempt, local) in node.records)):
+        elif (native := _native(lines)) or (own and fatal(own[-1], lines, (attempt, local) in node.records)):
             failure = Failure("worker", 0.0, node.node_rank, "", attempt, local, node.rank(local), None, None)
             at = native or own[-1].end
             found[attempt, local] = Death(failure, lines, own, timed=False)
@@ -351,7 +359,7 @@ def _told(node: Node) -> list[Death]:
     own_end = [trace for trace in pool if trace.agents and not trace.raised[-1].type.endswith("ChildFailedError")]
     if own_end or node.agent.death:
         deaths.append(_agents(node, own_end))
-    elif loose and not found and _fatal(loose[-1], node.shared, False):
+    elif loose and not found and fatal(loose[-1], node.shared):
         deaths.append(Death(Failure("torchrun", 0.0, node.node_rank, code=1), node.shared, loose, timed=False))
     return deaths
 
@@ -419,7 +427,7 @@ def _native(lines: Sequence[Line]) -> Line | None:
     return next((line for line in reversed(lines[-NEAR_END:]) if NATIVE.search(line.text)), None)
 
 
-def _fatal(trace: Trace, lines: Sequence[Line], recorded: bool) -> bool:
+def fatal(trace: Trace, lines: Sequence[Line], recorded: bool = False) -> bool:
     """Did the process die of it? torch marks what nobody caught; else nothing that follows may tell of going on."""
     if recorded or trace.head.rank is not None:
         return True

@@ -87,7 +87,7 @@ BY_NATIVE = (
     (re.compile(r"^Killed$"), signals.SIGKILL),
     (re.compile(r"."), signals.SIGABRT),
 )
-FAULT = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
+FAULT = re.compile(r'\s{0,80}File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 BY_ID = {rule.id: rule for rule in RULES}
 BY_REQUEST = {
     signals.SIGTERM: BY_ID["terminated"],

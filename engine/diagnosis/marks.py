@@ -122,8 +122,9 @@ def wrappings(texts: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     """What nearly every line begins with, in the order in which it is taken off."""
     left = ends(texts)
     found: list[re.Pattern[str]] = []
-    while len(found) < DEPTH and len(left) > 1:
-        fits = next((one for one in WRAPPINGS if sum(map(bool, map(one.match, left))) >= NEARLY_ALL * len(left)), None)
+    while len(found) < DEPTH and left:
+        enough = max(2.0, NEARLY_ALL * len(left))
+        fits = next((one for one in WRAPPINGS if sum(map(bool, map(one.match, left))) >= enough), None)
         if fits is None:
             indent = min(len(text) - len(text.lstrip(" ")) for text in left)
             if not indent:

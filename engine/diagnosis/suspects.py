@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.diagnosis.case import EVIDENCE, Case, Verdict, about
-from engine.diagnosis.explain import Incident, asked_of
+from engine.diagnosis.deaths import Death, Failure, fatal
+from engine.diagnosis.explain import Incident, asked_of, explain
 from engine.diagnosis.rules import RULES
 from engine.diagnosis.rules.ends import APART, HANG, LEFT_EARLY, SILENT
+from engine.diagnosis.traces import traces
 from engine.diagnosis.watchdog import Finding, compare, watchdogs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from engine.diagnosis.deaths import Death
     from engine.diagnosis.lines import Line
     from engine.diagnosis.rules import Rule
 
@@ -38,7 +39,7 @@ def accused(case: Case) -> Verdict | None:
     named = [incident for incident in case.incidents if incident.suspect is not None]
     if named and (place := case.place_of(named[0].suspect or 0)) is not None:
         return _suspicion(case, *place, named, HANG)
-    spoke = {(i.death.failure.node_rank, i.death.failure.local_rank) for i in case.incidents if i.rule.id != "stopped"}
+    spoke = {_place(incident) for incident in case.incidents if _spoke(incident)}
     whole = {node_rank for node_rank, local in spoke if local is None}
     heard = [i for i in case.incidents if i.rule.id in WAITED] or [i for i in case.incidents if i.rule.id in LOST_PEER]
     if heard:
@@ -46,9 +47,13 @@ def accused(case: Case) -> Verdict | None:
             (node_rank, local)
             for node_rank, node in case.nodes.items()
             if node_rank not in whole
-            for local in sorted({local for _, local in node.workers})
+            for local in node.locals
             if (node_rank, local) not in spoke
         ]
+        if not silent and heard[0].rule.id in WAITED:
+            # Who came after the others had given up finds them gone.
+            late = [_place(incident) for incident in case.incidents if incident.rule.id in LOST_PEER]
+            silent = [(node_rank, local) for node_rank, local in late if local is not None]
         if len(silent) == 1:
             return _suspicion(case, *silent[0], heard, HANG if heard[0].rule.id in WAITED else SILENT)
     # A journal knows of every end: what it does not call a failure has not vanished.
@@ -93,10 +98,35 @@ def _suspicion(case: Case, node_rank: int, local: int, heard: Sequence[Incident]
     """The verdict on a worker that nobody reported; what it wrote itself may say why."""
     lines = case.lines_of(node_rank, local)
     death = about(node_rank, lines, case.nodes[node_rank].rank(local), local)
-    own = asked_of(death)
+    own = asked_of(death) or _raised(death)
     if own is not None:
         return case.verdict(own)
     return _silence(case, death, heard, rule)
+
+
+def _raised(death: Death) -> Incident | None:
+    """An exception that a rank did not survive in spirit: in a thread of its own, with nothing after it."""
+    told = traces(death.lines)
+    if not told or not fatal(told[-1], death.lines):
+        return None
+    own = explain(msgspec.structs.replace(death, failure=UNREPORTED, traces=told[-1:]))
+    own.death, own.rule = death, msgspec.structs.replace(own.rule, sure=min(own.rule.sure, 0.75))
+    return own if own.rule.role == "root" else None
+
+
+UNREPORTED = Failure("worker", 0.0, 0, code=1)
+
+
+def _place(incident: Incident) -> tuple[int, int | None]:
+    return incident.death.failure.node_rank, incident.death.failure.local_rank
+
+
+def _spoke(incident: Incident) -> bool:
+    """Did it say how it ended? Of those that torchrun ended, who told of a lost peer or of waiting had not hung."""
+    death = incident.death
+    if incident.rule.id != "stopped":
+        return True
+    return explain(msgspec.structs.replace(death, failure=UNREPORTED)).rule.role == "victim"
 
 
 def _silent_node(case: Case, node_rank: int, heard: Sequence[Incident]) -> Verdict:

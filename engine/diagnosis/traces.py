@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEAD = "Traceback (most recent call last)"
 CAUSE = "The above exception was the direct cause of the following exception"
 CONTEXT = "During handling of the above exception, another exception occurred"
-FRAME = re.compile(r'\s*>?\s*File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
+FRAME = re.compile(r'\s{0,80}(?:>\s{0,8})?File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 RICH_FRAME = re.compile(r"│ (?P<file>/[^:│]+\.py):(?P<line>\d+) in (?P<function>\S+)")
 GROUP = re.compile(r"(?:  )*(?:\| ?|\+ (?=Exception Group))")
 SEPARATOR = re.compile(r"\s*\+[-+]{3,}")

@@ -26,7 +26,7 @@ GROUP = re.compile(r"PG (?:ID )?(?P<pg>\d+)")
 WORK = re.compile(
     r"last enqueued (?:NCCL )?work: (?P<enqueued>-?\d+), last completed (?:NCCL )?work: (?P<completed>-?\d+)"
 )
-INSIDE = re.compile(r"\[(?:PG [^\]]*)?[Rr]ank (?P<rank>\d+)\]")
+INSIDE = re.compile(r"\[(?:PG [^\]]{0,200})?[Rr]ank (?P<rank>\d+)\]")
 
 
 class Watchdog(msgspec.Struct):

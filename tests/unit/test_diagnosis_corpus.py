@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from engine import evidence
 from engine.cli.diagnose import as_object
 from engine.diagnosis import Source, Verdict, diagnose
+from engine.diagnosis.lines import LONGEST
 from engine.diagnosis.rules import RULES, fill
 from engine.diagnosis.rules.ends import ENDS
 from engine.text import clean
@@ -233,6 +234,17 @@ def test_no_text_makes_the_diagnosis_fail(logs: list[str]) -> None:
     sources = [Source(name=f"{k}", node_rank=k, data=text.encode("utf-8", "replace")) for k, text in enumerate(logs)]
     verdict = diagnose(sources)
     assert verdict is None or clean(verdict.cause) == verdict.cause
+
+
+def test_no_pattern_is_slow_on_its_own_words_said_over_and_over() -> None:
+    patterns = {pattern for rule in RULES for pattern in (*rule.texts, rule.also, rule.unless) if pattern}
+    for pattern in sorted(patterns):
+        said = re.findall(r"[A-Za-z][A-Za-z/ ]{2,}", pattern)[:4]
+        units = [*said, " ".join(said), "/dev/shm/", "a", "1 ", '"a: ']
+        began = time.thread_time()
+        for unit in units:
+            re.search(pattern, (unit + " " * (len(unit) % 2)) * (LONGEST // (len(unit) + 1)))
+        assert time.thread_time() - began < 2.0, pattern
 
 
 @pytest.mark.parametrize(

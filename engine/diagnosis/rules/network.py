@@ -281,7 +281,7 @@ RULES = (
         id="backend-missing",
         texts=(
             r"Distributed package doesn't have (?P<backend>\w+) built in",
-            r"(?P<backend>\w+) is not (?:available|built in).{0,40}(?:build|backend)",
+            r"\b(?P<backend>\w{1,40}) is not (?:available|built in).{0,40}(?:build|backend)",
             r"Unknown c10d backend",
         ),
         says="asks for a backend[ {backend}] that its torch was built without",

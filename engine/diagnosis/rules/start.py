@@ -12,7 +12,7 @@ RULES = (
         id="environment-missing",
         where=("node", "line"),
         texts=(
-            r"(?P<path>\S*(?:activate|conda\.sh|\.bashrc|\.sh)): No such file or directory",
+            r"(?P<path>\S{0,200}(?:activate|conda\.sh|\.bashrc|\.sh)): No such file or directory",
             r"EnvironmentNameNotFound",
             r"Could not find conda environment:? ?(?P<path>\S*)",
             r"(?:CondaError|CommandNotFoundError).*conda (?:init|activate)",
@@ -181,7 +181,7 @@ RULES = (
         id="model-missing",
         texts=(
             (
-                r"(?P<what>(?:\S+ is not a local folder and is not a valid model identifier|Can't load (?:the )"
+                r"(?P<what>(?:\S{1,200} is not a local folder and is not a valid model identifier|Can't load (?:the )"
                 r"?(?:tokenizer|config\w*|model|feature extractor) for|Couldn't find (?:a|any) (?:dataset|data file)"
                 r"|Error no file named \S+|does not appear to have a file named).{0,160})"
             ),

@@ -10,7 +10,7 @@ RULES = (
         where=("raised", "line"),
         texts=(
             r"Call to ibv_(?:create|reg|alloc)\w* failed(?: with error (?:Cannot allocate memory|Invalid argument)|$)",
-            r"ibv_\w+.{0,60}Cannot allocate memory",
+            r"ibv_\w{1,40}.{0,60}Cannot allocate memory",
             r"max locked memory",
             r"RLIMIT_MEMLOCK",
             r"memlock",
@@ -28,7 +28,7 @@ RULES = (
         where=("raised", "line"),
         texts=(
             r"(?:[Ee]rror while creating shared memory segment|posix_fallocate failed).{0,160}",
-            r"/dev/shm\S*.{0,120}(?:No space left|size \d+)",
+            r"/dev/shm.{0,200}(?:No space left|size \d+)",
             r"[Bb]us error.{0,120}(?:shared memory|shm)",
             r"insufficient shared memory",
             r"unable to (?:open|write to) shared memory",
