@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from engine.profile import Profile
 
 QUESTIONS: tuple[tuple[str, ...], ...] = (
-    ("system", "limits", "fabric", "addresses", "ports", "jobs"),
     ("python", "program", "gpus"),
+    ("addresses", "ports"),
+    ("system", "limits", "fabric", "jobs"),
 )
-"""The parts of an observation that are asked for together: what a node knows at once, and what takes its shell."""
+"""The parts of an observation that are asked for together: what takes a node's shell, what has to be known before it
+calls others, and what it knows at once."""
 REACH, MESH, SPEED, COLLECTIVE = "reach", "mesh", "speed", "collective"
 PARTS = (REACH, *(part for parts in QUESTIONS for part in parts), MESH, SPEED, COLLECTIVE)
 CALLABLE = {REACH, "addresses", "ports"}

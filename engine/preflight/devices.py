@@ -38,7 +38,7 @@ def driver(seen: Seen) -> Iterator[Note]:
             yield note(rank, text, remedy=remedy)
 
 
-@check("devices.cuda", needs=("gpus", "python"))
+@check("devices.cuda", needs=("gpus", "python"), inside=True)
 def cuda(seen: Seen) -> Iterator[Note]:
     """torch is built for CUDA where there are GPUs, and the driver is new enough for it."""
     for rank, node, observed in seen.nodes():

@@ -138,10 +138,11 @@ Judgement: TypeAlias = Callable[[Seen], Iterable[Note]]
 class Check:
     """A stable id, and a pure function from what was seen to findings; the docstring's first line is its title."""
 
-    def __init__(self, name: str, judgement: Judgement, needs: tuple[str, ...], across: bool) -> None:
+    def __init__(self, name: str, judgement: Judgement, needs: tuple[str, ...], across: bool, inside: bool) -> None:
         self.id = name
         self.needs = needs
         self.across = across
+        self.inside = inside
         self.title = (judgement.__doc__ or "").strip().split("\n")[0].rstrip(".")
         self._judgement = judgement
 
@@ -177,13 +178,18 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def check(name: str, *, needs: tuple[str, ...], across: bool = False) -> Callable[[Judgement], Judgement]:
-    """Put a judgement into `CHECKS` under this id, which users write after --skip."""
+def check(
+    name: str, *, needs: tuple[str, ...], across: bool = False, inside: bool = False
+) -> Callable[[Judgement], Judgement]:
+    """Put a judgement into `CHECKS` under this id, which users write after --skip.
+
+    `inside`: it is about what the activation leads to, and cannot tell where that does not come up.
+    """
 
     def register(judgement: Judgement) -> Judgement:
         if name in CHECKS:
             raise ValueError(f"two checks are called {name}")
-        CHECKS[name] = Check(name, judgement, needs, across)
+        CHECKS[name] = Check(name, judgement, needs, across, inside)
         return judgement
 
     return register

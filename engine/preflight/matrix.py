@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import msgspec
 
 from engine.errors import RankdeckError
-from engine.preflight.findings import CHECKS, Finding
+from engine.preflight.findings import CHECKS, Check, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from engine.preflight.findings import Observations, Waiting
+    from engine.preflight.observation import Observation
     from engine.profile import Profile
 
 State: TypeAlias = Literal["waiting", "skipped", "unseen", "ok", "info", "warning", "error"]
@@ -23,8 +24,8 @@ ORDER: tuple[State, ...] = ("skipped", "unseen", "ok", "info", "warning", "error
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One check on one node, or (node_rank None) what it finds about no single node.
 
-    `waiting`: there may be more to say, and nothing bad is known yet. `unseen`: the node does not answer, so nobody
-    can tell.
+    `waiting`: there may be more to say, and nothing bad is known yet. `unseen`: the node does not answer, or its
+    environment does not come up, so nobody can tell.
     """
 
     state: State
@@ -54,10 +55,15 @@ def matrix(
                 whole if rank is None or check.across else check.awaits(rank, waiting)
             ):
                 state = "waiting"
-            elif not here and isinstance(observations.get(rank) if rank is not None else None, RankdeckError):
+            elif not here and rank is not None and _unseen(check, observations.get(rank)):
                 state = "unseen"
             cells[rank, name] = Cell(state=state, findings=here)
     return cells
+
+
+def _unseen(check: Check, found: Observation | RankdeckError | None) -> bool:
+    """Whether a check could not look at a node."""
+    return isinstance(found, RankdeckError) or (check.inside and found is not None and not found.python.looked)
 
 
 MARKS: dict[State, str] = {

@@ -40,8 +40,8 @@ def activate(seen: Seen) -> Iterator[Note]:
         python = observed.python
         line = (node.activate or seen.profile.program.activate).strip()
         fix = commands.activation(seen, rank) if python.workdir_ok else []
-        remedy = f"see it fail: {commands.there(node, f'bash -c {shlex.quote(line)}')}" if line else ""
-        remedy = remedy or f"--set 'nodes[{rank}].activate=source …/bin/activate'"
+        remedy = f"name the node's own: --set 'nodes[{rank}].activate=source …/bin/activate'"
+        remedy += f"; see it fail: {commands.there(node, line)}" if line else ""
         evidence = clean_lines(python.output, 5)
         if python.activated and python.error:
             text = f"Python is of no use after the activation: {python.error}"
@@ -57,7 +57,7 @@ def activate(seen: Seen) -> Iterator[Note]:
             yield error(rank, text, evidence=evidence, remedy=remedy, fix=fix)
 
 
-@check("program.present", needs=("python", "program"))
+@check("program.present", needs=("python", "program"), inside=True)
 def present(seen: Seen) -> Iterator[Note]:
     """The script, config, module or command is there."""
     program = seen.profile.program
@@ -84,7 +84,7 @@ def present(seen: Seen) -> Iterator[Note]:
         )
 
 
-@check("program.config", needs=("python", "program"))
+@check("program.config", needs=("python", "program"), inside=True)
 def config(seen: Seen) -> Iterator[Note]:
     """The configs among the arguments are there."""
     for rank, _, observed in seen.nodes():
@@ -106,7 +106,7 @@ def config(seen: Seen) -> Iterator[Note]:
 _NOUNS = {"script": "the script", "module": "the module", "xtuner": "the config", "command": "the command"}
 
 
-@check("program.same", needs=("program",), across=True)
+@check("program.same", needs=("python", "program"), across=True, inside=True)
 def same(seen: Seen) -> Iterator[Note]:
     """Every node has the same program: the entry file, the sources beside it, and the files among its arguments."""
     entry = {rank: o.program.sha256 for rank, _, o in seen.nodes() if o.program.sha256}
@@ -168,7 +168,7 @@ def _from_workdir(profile: Profile, name: str) -> str:
     return name if named else str(PurePosixPath(profile.program.path).parent / name)
 
 
-@check("program.torch", needs=("python",))
+@check("program.torch", needs=("python",), inside=True)
 def torch(seen: Seen) -> Iterator[Note]:
     """torch is installed."""
     for rank, _, observed in seen.nodes():
@@ -182,7 +182,7 @@ def torch(seen: Seen) -> Iterator[Note]:
             )
 
 
-@check("program.torchrun", needs=("python",))
+@check("program.torchrun", needs=("python",), inside=True)
 def torchrun(seen: Seen) -> Iterator[Note]:
     """torchrun is on the PATH after the activation."""
     for rank, _, observed in seen.nodes():
@@ -196,7 +196,7 @@ def torchrun(seen: Seen) -> Iterator[Note]:
             )
 
 
-@check("program.xtuner", needs=("python",))
+@check("program.xtuner", needs=("python",), inside=True)
 def xtuner(seen: Seen) -> Iterator[Note]:
     """XTuner is installed, where the program is for it."""
     if seen.profile.program.kind != "xtuner":
@@ -209,7 +209,7 @@ def xtuner(seen: Seen) -> Iterator[Note]:
             yield error(rank, "xtuner is not on the PATH", remedy="activate the environment that has XTuner")
 
 
-@check("program.versions", needs=("python", "gpus"), across=True)
+@check("program.versions", needs=("python", "gpus"), across=True, inside=True)
 def versions(seen: Seen) -> Iterator[Note]:
     """torch, its CUDA, NCCL, Python and XTuner have one version each."""
     looked = {rank: o.python for rank, _, o in seen.nodes() if o.python.looked and o.python.torch}

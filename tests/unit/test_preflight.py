@@ -292,6 +292,14 @@ def test_a_node_that_does_not_answer_is_an_error_once_and_unseen_elsewhere() -> 
     assert {cells[1, name].state for name in CHECKS if name != "reach.ssh"} == {"unseen"}
 
 
+def test_what_an_environment_that_does_not_come_up_hides_is_not_called_in_order() -> None:
+    broken = {"python": {"activated": False, "code": 1, "torch": "", "torchrun": ""}}
+    cells = cells_of({"nodes": {1: broken}}, {})
+    assert cells[1, "program.activate"].state == "error"
+    assert {cells[1, name].state for name in ("program.torch", "program.versions", "devices.cuda")} == {"unseen"}
+    assert {cells[1, name].state for name in ("limits.shm", "devices.driver")} == {"ok"}
+
+
 def test_a_check_that_is_skipped_is_shown_as_skipped() -> None:
     cells = matrix(profile_of({}), observations_of({}), [], {}, ["jobs.ours"])
     assert {cells[rank, "jobs.ours"].state for rank in (None, 0, 1)} == {"skipped"}

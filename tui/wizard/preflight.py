@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 STATES = {
     "waiting": "being looked at",
     "skipped": "skipped: you chose not to check it",
-    "unseen": "not looked at: the node does not answer",
+    "unseen": "not looked at: the node does not answer, or its environment does not come up",
     "ok": "in order",
 }
 
