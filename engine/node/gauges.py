@@ -1,15 +1,19 @@
 """The newest metrics of each worker, read from its streams at a bounded cost.
 
 Only the newest metric is of use, so a stream that has outrun its reader is taken up again near its end; and a round of
-reading that took long is followed by a longer pause, so that chatty ranks slow the gauges and not the node.
+reading that took long is followed by a longer pause, so that chatty ranks slow the gauges and not the node. A pattern
+of the user's that some line sends astray is given up: the supervisor has more to do than to read metrics.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
+import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Protocol, Tuple
 
 from engine.node.journal import Journal
 from engine.node.ranks import Stream
@@ -20,6 +24,7 @@ CPU_SHARE = 0.01  # of one core
 AGE_SHARE, LONGEST_AGED_SECONDS = 0.001, 5.0  # the longer a run, the sparser: a day of 8 ranks is some 25 MB of journal
 FEED_BYTES = 64 * 1024
 LEAST_FEED_BYTES = 8 * 1024
+LONGEST_FEED = 0.5  # seconds of CPU; FEED_BYTES of ordinary lines take a hundredth of that
 
 Metric = Dict[str, Any]
 
@@ -45,6 +50,7 @@ class Gauges:
     def __init__(self, run_dir: str, journal: Journal, pattern: Optional[str] = None) -> None:
         self._run_dir = run_dir
         self._journal = journal
+        self._pattern = pattern
         self._new_reader = _reader_factory(pattern, journal)
         self._followers: Dict[str, _Follower] = {}
         self._followed = 0
@@ -101,22 +107,60 @@ class Gauges:
             finally:
                 os.close(fd)
             follower.offset = start + len(data)
-            if not jumped:
-                return follower.reader.feed(data)
-            # End the half line that the reader holds, unseen, and go on where a line begins.
-            follower.reader.feed(b"\n")
-            metrics = follower.reader.feed(data[_line_start(data) :])
+            with _bounded():
+                if not jumped:
+                    return follower.reader.feed(data)
+                # End the half line that the reader holds, unseen, and go on where a line begins.
+                follower.reader.feed(b"\n")
+                metrics = follower.reader.feed(data[_line_start(data) :])
             # A stream that speaks of its metrics often needs less of a look.
             reach = follower.reach // 2 if metrics else follower.reach * 2
             follower.reach = min(FEED_BYTES, max(LEAST_FEED_BYTES, reach))
             return metrics
+        except _TooLong as error:
+            if self._pattern is None:
+                self._give_up(follower, error)
+                return []
+            text = "the metric pattern takes too long on a line of %s, and is not used any more"
+            self._journal.append("warning", text=text % follower.stream.path)
+            self._pattern = None
+            self._new_reader = _reader_factory(None, self._journal)
+            for other in self._followers.values():
+                other.reader = self._new_reader() if self._new_reader is not None else other.reader
+            return []
         except OSError:
             return []
         except Exception as error:  # a log line that breaks a parser must not break the job
-            del self._followers[follower.stream.path]
-            follower.last = False
-            self._journal.append("warning", text="no more metrics from %s: %r" % (follower.stream.path, error))
+            self._give_up(follower, error)
             return []
+
+    def _give_up(self, follower: _Follower, error: Exception) -> None:
+        del self._followers[follower.stream.path]
+        follower.last = False
+        self._journal.append("warning", text="no more metrics from %s: %r" % (follower.stream.path, error))
+
+
+class _TooLong(Exception):
+    """Reading metrics takes more CPU than it may."""
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """_TooLong after LONGEST_FEED: Python's regular expressions let a signal interrupt them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_FEED)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def pause(age: float, worked: float) -> float:

@@ -103,6 +103,7 @@ RATE_KEY = (
     r"(?:(?:/|[ _]per[ _]|_)(gpu|device|chip|rank))?\)?(?: \(\w+\))?"
 )
 KEY_IN_UNIT = r"(.+?)[ _]*(?:\(([a-z]{1,7}(?:/s)?)\)|[ _]in[ _](s|ms)|_(ms|gb|gib|mb|mib|sec|secs|seconds))"
+LONGEST_KEY = 64  # characters; the patterns of keys are for short text
 EXTRA = ("extra", 0)
 NOTHING = ("", 0)
 
@@ -111,6 +112,8 @@ NOTHING = ("", 0)
 def meaning(key: str) -> Tuple[str, int]:
     """What a key means: whole, else its last words or the last part of its path, unless it names an evaluation."""
     key = key.strip().lower()
+    if len(key) > LONGEST_KEY:
+        return NOTHING
     if "(" in key and ")" not in key:
         key = key.rpartition("(")[2].strip()
     found = ALIASES.get(key)

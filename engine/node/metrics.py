@@ -155,7 +155,7 @@ BLOCK = (
     r"\[epoch=(?P<epoch>\d+)(?:/\d+)?\]\[batch=(?P<step>\d+)/(?P<total>\d+)\]:"
     r"|\[step=(?P<step2>\d+)/(?P<total2>\d+)(?:,epoch=(?P<epoch2>\d+))?[^\]]{0,40}\]$"
 )
-BLOCK_VALUE = r"\s+(?:Train )?([\w./ ()-]{1,80})(?:: |=)(\S+)$"
+BLOCK_VALUE = r"[ \t]{1,16}(?:Train )?([\w./()-][\w./ ()-]{0,79})(?:: |=)(\S+)$"
 TOKENS_PER_ITERATION = r"tokens per iteration will be: (\d[\d,]{0,20})"  # nanoGPT says it once
 
 

@@ -159,3 +159,18 @@ def test_a_line_that_breaks_the_parser_costs_its_stream_alone(run: Run) -> None:
 def test_lines_about_one_step_are_one_metric(metrics: list[dict[str, Any]], merged: dict[str, Any] | None) -> None:
     expected = {"loss": "nan", "lr": "inf", "extra": {"a": "-inf"}} if merged is None else merged
     assert newest(metrics) == expected
+
+
+def test_a_pattern_that_a_line_sends_astray_is_given_up_and_known_formats_are_read_on(tmp_path: Path) -> None:
+    log, written = tmp_path / "log", Journal(str(tmp_path / "journal.jsonl"))
+    reading = Gauges(str(tmp_path), written, r"(?P<step>(a+)+)$")
+    streams = [Stream("log", 0, 0, "stdout")]
+    log.write_bytes(b"a" * 60 + b"!\n")
+    reading.read(streams, final=True)
+    log.write_bytes(log.read_bytes() + b"step: 3 loss: 2.5\n")
+    reading.read(streams, final=True)
+    records = read(str(tmp_path / "journal.jsonl"))[0]
+    assert [(r["type"], r.get("text", ""), r.get("step")) for r in records] == [
+        ("warning", "the metric pattern takes too long on a line of log, and is not used any more", None),
+        ("metric", "", 3),
+    ]

@@ -176,6 +176,31 @@ def test_a_hostile_line_of_64_kib_takes_no_time(unit: str, start: str) -> None:
     assert time.perf_counter() - began < 0.5
 
 
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_hostile_key_of_a_json_object_takes_no_time(unit: str) -> None:
+    line = json.dumps({unit * (LINE_LIMIT // 2 // len(json.dumps(unit))): 1, "step": 1, "loss": 2.5})
+    began = time.perf_counter()
+    assert (MetricReader().parse(line) or {}).get("loss", 2.5) == 2.5
+    assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_hostile_line_in_a_block_takes_no_time(unit: str) -> None:
+    reader = MetricReader()
+    reader.parse("[epoch=1][batch=10/500]:")
+    began = time.perf_counter()
+    reader.parse("\t " + unit * (LINE_LIMIT // len(unit.encode()) - 1))
+    assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_hostile_line_of_1_mib_takes_no_time(unit: str) -> None:
+    line = (unit * ((1 << 20) // len(unit.encode()))).encode()
+    began = time.perf_counter()
+    assert MetricReader().feed(line + b"\nstep: 1 loss: 2.5\n")[-1:] == [{"step": 1, "loss": 2.5}]
+    assert time.perf_counter() - began < 0.5
+
+
 WORDS = st.sampled_from(
     [
         "loss",
