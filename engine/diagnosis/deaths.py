@@ -75,6 +75,11 @@ class Node(msgspec.Struct):
         told = (seen.local_rank for seen in (*self.agent.failed, *self.agent.summary) if seen.local_rank is not None)
         return sorted({*told, *(local for _, local in self.workers)})
 
+    def went_on(self, line: Line) -> bool:
+        """Did any rank of this node make progress after that line?"""
+        after = (one for lines in (self.shared, *self.workers.values()) for one in lines if one.place > line.place)
+        return any(PROGRESS.search(one.text) for one in after)
+
     def rank(self, local_rank: int | None) -> int | None:
         return None if local_rank is None else self.ranks.get(local_rank)
 
@@ -330,7 +335,9 @@ def _told(node: Node) -> list[Death]:
     pool = traces(node.shared)
     found: dict[tuple[int, int], Death] = {}
     newest = max(0, len(node.agent.failed) - 1)
-    for attempt, seen in enumerate(node.agent.failed):
+    latest = max((attempt for attempt, _ in node.workers), default=0)
+    survived = _survived(node)
+    for attempt, seen in enumerate(node.agent.failed if survived is None else ()):
         _add(node, found, attempt, seen)
     for seen in node.agent.summary:
         _add(node, found, newest if node.agent.failed else max((a for a, _ in node.workers), default=0), seen)
@@ -340,7 +347,11 @@ def _told(node: Node) -> list[Death]:
         own = traces(lines) or traces(node.records.get((attempt, local), []))
         if (attempt, local) in found:
             found[attempt, local].traces = own
-        elif (native := _native(lines)) or (own and fatal(own[-1], lines, (attempt, local) in node.records)):
+        elif attempt < latest or (survived is not None and lines and lines[-1].place < survived.place):
+            continue
+        elif (native := _native(lines)) or (
+            own and not own[-1].aside and fatal(own[-1], lines, (attempt, local) in node.records)
+        ):
             failure = Failure("worker", 0.0, node.node_rank, "", attempt, local, node.rank(local), None, None)
             at = native or own[-1].end
             found[attempt, local] = Death(failure, lines, own, timed=False)
@@ -359,7 +370,7 @@ def _told(node: Node) -> list[Death]:
     own_end = [trace for trace in pool if trace.agents and not trace.raised[-1].type.endswith("ChildFailedError")]
     if own_end or node.agent.death:
         deaths.append(_agents(node, own_end))
-    elif loose and not found and fatal(loose[-1], node.shared):
+    elif loose and not found and not loose[-1].aside and fatal(loose[-1], node.shared):
         deaths.append(Death(Failure("torchrun", 0.0, node.node_rank, code=1), node.shared, loose, timed=False))
     return deaths
 
@@ -370,6 +381,15 @@ def _unlabelled(node: Node, attempt: int) -> list[Line]:
     if attempt + 1 >= len(borders):
         return node.shared
     return [line for line in node.shared if borders[attempt] < line.place < borders[attempt + 1]]
+
+
+def _survived(node: Node) -> Line | None:
+    """torchrun's word of the last failure, where it restarted its workers (--max-restarts) and they went on."""
+    if not node.agent.failed or node.agent.summary:
+        return None
+    last = node.agent.failed[-1].line
+    final = any("ChildFailedError" in line.text for line in node.shared if line.place > last.place)
+    return last if not final and node.went_on(last) else None
 
 
 def _add(node: Node, found: dict[tuple[int, int], Death], attempt: int, seen: Seen) -> None:
@@ -424,17 +444,28 @@ def _summed(node: Node, failure: Failure) -> list[Trace]:
 
 
 def _native(lines: Sequence[Line]) -> Line | None:
-    return next((line for line in reversed(lines[-NEAR_END:]) if NATIVE.search(line.text)), None)
+    """Where the process says that it crashed, unless it went on after that."""
+    for line in reversed(lines[-NEAR_END:]):
+        if PROGRESS.search(line.text):
+            return None
+        if NATIVE.search(line.text):
+            return line
+    return None
 
 
 def fatal(trace: Trace, lines: Sequence[Line], recorded: bool = False) -> bool:
     """Did the process die of it? torch marks what nobody caught; else nothing that follows may tell of going on."""
-    if recorded or trace.head.rank is not None:
+    if recorded:
         return True
-    after = [line.text for line in lines if line.place > trace.raised[-1].line.place]
-    return not any(GOES_ON.search(text) for text in after)
+    marked = trace.head.rank is not None
+    last, told = (trace.end, PROGRESS) if marked else (trace.raised[-1].line, GOES_ON)
+    return not any(told.search(line.text) for line in lines if line.place > last.place)
 
 
+PROGRESS = re.compile(
+    r"(?i:\b(?:step|epoch|iter(?:ation)?|loss)\b[^A-Za-z]{0,12}\d|\d ?(?:it/s|s/it)\b|tokens/s|samples/s)"
+)
+"""A step, for certain."""
 GOES_ON = re.compile(
     r"(?i:\b(?:step|epoch|iter(?:ation)?|loss|train(?:ing)?|it/s|batch|eval\w*|finished|done|completed?|saved|saving|continu\w+"
     r"|retry\w*|resum\w+|succe\w+)\b)"

@@ -113,7 +113,9 @@ def explain(death: Death) -> Incident:
         found = _match([(one.text, one.line, one) for one in trace.final[::-1]][::-1], death, "raised")
         whole = [(one.text, one.line, one) for one in trace.raised]
         if found is None:
+            # What it was handling counts only where that alone is a reason to end.
             found = _match(whole, death, "raised", roots=True)
+            found = found if found is not None and found.rule.weight >= SURE else None
         elif (fuller := _match(whole, death, "raised")) and fuller.rule is found.rule:
             # What it was handling may tell more of the same: which signal, which file.
             found.groups = {**fuller.groups, **found.groups}

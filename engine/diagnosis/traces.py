@@ -35,6 +35,8 @@ LOGGED = re.compile(
 )
 HERE = re.compile(r"/(?:site|dist)-packages/|/lib(?:64)?/python[\d.]+/|^<|/bin/(?:torchrun|accelerate|deepspeed)$")
 
+IGNORED = re.compile(r"Exception ignored in|Error in (?:atexit|sys\.\w+hook)")
+"""What Python says of an exception that ends nothing."""
 MESSAGE_LINES = 30
 MESSAGE = 4000
 STRAYS = 40
@@ -81,6 +83,8 @@ class Trace(msgspec.Struct, frozen=True):
     raised: tuple[Raised, ...]
     head: Line
     end: Line
+    aside: bool = False
+    """Of a thread: the process lives on."""
 
     @property
     def last(self) -> Raised:
@@ -116,6 +120,7 @@ def traces(lines: Sequence[Line]) -> list[Trace]:
     """Every traceback in the lines of one stream."""
     found: list[list[Raised]] = []
     heads: list[Line] = []
+    asides: list[bool] = []
     ends: list[Line] = []
     how: Literal["", "cause", "context", "worker", "group"] = ""
     at = 0
@@ -131,8 +136,10 @@ def traces(lines: Sequence[Line]) -> list[Trace]:
         if "Original Traceback" in text:
             how = "worker"
         head = lines[at]
+        before = lines[at - 1].text if at else ""
+        ignored = IGNORED.match(before)
         raised, at = _one(lines, at, how)
-        if raised is None:
+        if raised is None or ignored:
             continue
         linked = how and found and ends[-1].rank == raised.line.rank
         if (not linked and found and GROUP.match(text) and found[-1][-1].type.endswith("Group")) or (
@@ -145,9 +152,11 @@ def traces(lines: Sequence[Line]) -> list[Trace]:
         else:
             found.append([msgspec.structs.replace(raised, how="")])
             heads.append(head)
+            asides.append(before.startswith("Exception in thread"))
             ends.append(lines[at - 1])
         how = ""
-    return [Trace(tuple(one), head, end) for one, head, end in zip(found, heads, ends, strict=True)]
+    told = zip(found, heads, ends, asides, strict=True)
+    return [Trace(tuple(one), head, end, aside) for one, head, end, aside in told]
 
 
 def _plain(text: str) -> str:

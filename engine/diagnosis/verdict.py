@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 SAME_TIME = 30.0
 """Seconds within which the same root on other ranks is one and the same failure."""
+FIRST, LAST = 1000, 3000
+"""Lines at the beginning and at the end of a node's log among which kernel, scheduler and shell are looked for."""
 LAST_WORDS = 8
 """Lines at the end of a node's log, but for indented help, among which a shell's or ssh's complaint is why it ended."""
 BEHIND = {
@@ -35,6 +38,8 @@ BEHIND = {
     "gpu-broken": {"cuda-error", "nccl-cuda-error", "no-gpu", "driver", "exit-code", "aborted"},
 }
 """What the kernel's word explains better than the rank that it struck."""
+SYSTEM = re.compile(r"(?:slurmstepd|srun): ")
+"""Whose word that it is over is the last, although buffers may still run out after it."""
 LEFT_BEHIND = frozenset({"store-lost", "rendezvous-closed"})
 UNREACHED = frozenset({"master-unreachable", "master-is-loopback", "name-unresolved"})
 
@@ -98,7 +103,7 @@ def _by_the_node(case: Case) -> Verdict | None:
     for node_rank, node in sorted(case.nodes.items()):
         here = [i for i in case.incidents if i.death.failure.node_rank == node_rank]
         last = [line.place for line in node.shared if line.text.strip() and line.text[:1] != " "][-LAST_WORDS:]
-        for rule, line, groups in lines_of_node(node.shared):
+        for rule, line, groups in lines_of_node([*node.shared[:-LAST][:FIRST], *node.shared[-LAST:]]):
             if rule.id in BEHIND:
                 explained = next((i for i in here if i.rule.id in BEHIND[rule.id]), None)
                 if explained is not None:
@@ -110,6 +115,8 @@ def _by_the_node(case: Case) -> Verdict | None:
                 if any(i.root and i.rule.weight >= SURE for i in case.incidents):
                     continue
             elif not rule.id.startswith("slurm") and (here or not node.empty or line.place not in last):
+                continue
+            if not SYSTEM.match(line.text) and node.went_on(line):
                 continue
             around = [one for one in node.shared if abs(one.place - line.place) <= 2]
             death = about(node_rank, around)

@@ -143,6 +143,21 @@ TEXTS = re.findall(
 )
 
 
+HEALTHY = re.findall(
+    r"^===== (\S+) =====\n(.*?)(?=^=====|\Z)",
+    (Path(__file__).parent / "diagnosis_healthy.txt").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("text", [text for _, text in HEALTHY], ids=[name for name, _ in HEALTHY])
+def test_words_that_frighten_in_a_run_that_went_on_are_no_failure(text: str) -> None:
+    torchruns = re.compile(r"[EW]1124|srun|slurmstepd|bash:")
+    tee = "".join(line if torchruns.match(line) else f"[default0]:{line}" for line in text.splitlines(keepends=True))
+    for logs in ([text], [tee], [text, "step 1 loss 0.2\n"], ["[default0]:step 1 loss 0.2\n", tee]):
+        assert diagnose([Source(name=f"{k}", node_rank=k, data=log.encode()) for k, log in enumerate(logs)]) is None
+
+
 @pytest.mark.parametrize(("rule", "text"), TEXTS)
 def test_a_known_text_has_its_rule(rule: str, text: str) -> None:
     verdict = diagnose([Source(name="0", node_rank=0, data=text.encode())])
