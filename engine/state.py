@@ -199,7 +199,9 @@ class RunState:
         if self.job is not None and self.job.state in JOB_FAILED:
             return "failed"
         stops = [n.stopping - n.clock for n in self.nodes.values() if n.stopping is not None]
-        if self.job is not None and self.job.state == "CANCELLED" and all(f.kind == "lost" for f in self.failures()):
+        # Where a rank fails first, Slurm calls the job failed; what cancels it may reach a rank before its supervisor.
+        by_itself = any(worker.failed and worker.signal is None for worker in self.workers.values())
+        if self.job is not None and self.job.state == "CANCELLED" and not by_itself:
             return "stopped"
         root = self.verdict()
         if stops and (root is None or root.t >= min(stops)):

@@ -20,6 +20,8 @@ less less
 tmux tmux
 munged munge
 slurmctld slurm-wlm
+slurmdbd slurmdbd
+mariadbd mariadb-server-core
 END
 [ -x .venv/bin/python ] || python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 

@@ -9,6 +9,8 @@ What a task runs stands in it once, as text for the shell on its node, where SLU
 values. Where Rankdeck submits the script, $RANKDECK_STEP names its supervisor, which runs the same text
 (engine/node/step.py); everywhere else `env` stands in its place.
 
+With `allocation` nothing is submitted: the same script, run where srun is, starts a step inside that job.
+
 Sources: sbatch(1), srun(1) of 22.05 to 24.11; https://slurm.schedmd.com/heterogeneous_jobs.html
 """
 

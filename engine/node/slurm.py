@@ -202,7 +202,7 @@ class Slurm:
             raise Failed("job", "Slurm tells nothing of job %s: %s" % (job, said["err"].strip()))
         shown = said["out"].split("\n\n")[0]
         told = dict(re.findall(r"^\s*(JobId|SubmitTime|NodeList|StdOut|StdErr)=(\S.*?)(?: \w+=.*)?$", shown, re.M))
-        tasks = [task for task in re.findall(r" ArrayTaskId=(\S+)", said["out"])]
+        tasks = re.findall(r" ArrayTaskId=(\S+)", said["out"])
         if len(tasks) > 1 or not all(task.isdigit() for task in tasks):
             text = "job %s is an array, tasks %s: name one that has begun, such as %s_%s"
             first = next((task for task in tasks if task.isdigit()), "0")
@@ -210,13 +210,17 @@ class Slurm:
         name = re.findall(r"^JobId=.* JobName=(.*)$", shown, re.M)
         if not name or "JobId" not in told or "StdOut" not in told:
             raise Failed("job", "Slurm does not tell where job %s writes" % job)
+        array = re.findall(r" ArrayJobId=(\d+)", shown) or [told["JobId"]]
+        # Some versions tell the pattern, and not the file.
+        known = {"j": told["JobId"], "A": array[0], "a": "".join(tasks), "x": name[0], "%": "%"}
         run = "job-%s-%s" % (told["JobId"], re.sub(r"\D", "", told.get("SubmitTime", "")))
         place = os.path.join(runs, run, "n0", "ranks", "job", "attempt_0", "0")
         os.makedirs(place, 0o700, exist_ok=True)
         for stream, key in (("stdout.log", "StdOut"), ("stderr.log", "StdErr")):
             if key in told and (key == "StdOut" or told[key] != told["StdOut"]):
+                file = re.sub("%([jAax%])", lambda match: known[match.group(1)], told[key])
                 with contextlib.suppress(FileExistsError):
-                    os.symlink(told[key], os.path.join(place, stream))
+                    os.symlink(file, os.path.join(place, stream))
         _write(os.path.join(runs, run, "job"), told["JobId"])
         _write(os.path.join(runs, run, tail.ADOPTED), name[0])
         hosts = _ask(["scontrol", "show", "hostnames", told.get("NodeList", "(null)")])["out"].split()
@@ -232,14 +236,15 @@ class Slurm:
     def _end_step(self, folder: str, job: str, seconds: float) -> Json:
         """Cancel what runs inside a job, and leave the job."""
         _write(os.path.join(folder, CANCELLED), "")
-        deadline = time.monotonic() + seconds
-        while not self.ended(folder) and time.monotonic() < deadline:
+        began = time.monotonic()
+        for number, until in (("TERM", seconds - 55.0), ("KILL", seconds)):
             said = _ask(["squeue", "-h", "-s", "-j", job, "-o", "%i\x1f%j"])
             for line in str(said["out"]).splitlines():
                 step, _, name = line.partition("\x1f")
                 if name == os.path.basename(folder):
-                    _ask(["scancel", step])
-            time.sleep(CANCEL_POLL_SECONDS)
+                    _ask(["scancel", "--signal=" + number, step])  # without a signal a step is killed at once
+            while not self.ended(folder) and time.monotonic() - began < until:
+                time.sleep(0.2)
         return {"state": self.ended(folder) or "RUNNING"}
 
     def look(self, ids: List[str]) -> Json:

@@ -12,6 +12,8 @@ How it fits together:
 - `_track` asks Slurm for the job: seldom, in one query for all jobs of the user, and seldomer while nothing changes.
   What it says is an event (`Job`) like any other.
 - Slurm ends the other tasks where one fails (--kill-on-bad-exit), viewer or not. What we stop, we scancel.
+- While somebody looks, a step beside the ranks tells what the nodes do (`_sample`; engine/node/overlap.py).
+- A run inside a job of somebody's own (slurm.allocation) is a step of it: what we stop there is the step.
 - A node that Slurm started anew (requeue) goes on in its journal, with attempts counted on.
 """
 
@@ -54,6 +56,9 @@ GONE_LOOKS, GONE_AFTER = 3, 60.0
 """A job that so many answers in a row do not hold, and that has been silent for so many seconds, is gone."""
 SUBMIT_TRIES = 3
 SLURM_LOG = "slurm.log"
+NONE_BEGAN = """\
+none of its nodes began, as where the run's folder ({place}) is not on storage that login and compute nodes share
+  set state_dir to a folder that all of them see"""
 
 
 def job_of(plan: Plan, profile: Profile) -> dict[str, Any]:
@@ -108,10 +113,11 @@ class JobSession(Session):
         except asyncio.CancelledError:
             session._end("stopped", "left while it was submitted; rankdeck stop ends what Slurm may have taken")
             raise
+        how = "submitted" if session._own else "the run begins inside it,"
         session._say(
             events.Job(
                 t=time.time(), id=number, state="PENDING", submitted=time.time(),
-                text=f"Slurm job {number}: submitted at {session._login.host}",
+                text=f"Slurm job {number}: {how} at {session._login.host}",
             )
         )  # fmt: skip
         return session, {0: conversation}
@@ -322,6 +328,8 @@ class JobSession(Session):
         how, remedy = words.ending(job.id, job.state)
         if job.state not in ("COMPLETED", "FAILED", "CANCELLED"):
             self.problems.append(f"{how}\n  {remedy}" if remedy else how)
+        elif job.state == "FAILED" and all(node.supervisor is None for node in self.state.nodes.values()):
+            self.problems.append(NONE_BEGAN.format(place=self.record.profile.state_dir or "in the home folder"))
         for rank in list(self._tasks):
             if rank == 0 and job.state != "COMPLETED":
                 self._watches[0].want([SLURM_LOG])

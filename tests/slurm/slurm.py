@@ -34,7 +34,6 @@ ClusterName=test
 SlurmctldHost=node4
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=/run/munge/munge.socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir=/run/slurmd
 SlurmctldPidFile=/run/slurmctld.pid
@@ -48,6 +47,8 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 MpiDefault=none
 GresTypes=gpu
 KillWait={kill_wait}
@@ -55,6 +56,7 @@ MessageTimeout=10
 SlurmdTimeout=10
 NodeName=node[1-3] CPUs=8 RealMemory=4000 Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=train Nodes=node[1-3] Default=YES MaxTime=1-00:00:00 OverSubscribe=NO State=UP
+PartitionName=urgent Nodes=node[1-3] PriorityTier=9 MaxTime=1-00:00:00 OverSubscribe=NO State=UP
 """
 
 
@@ -107,7 +109,7 @@ class Slurm:
         """What a host needs after each boot, before Slurm."""
         host.share_home()
         freezer = "/sys/fs/cgroup/freezer"
-        munged = "munged --socket=/run/munge/munge.socket --pid-file=/run/munge/pid --log-file=/run/munge/log"
+        munged = "munged --pid-file=/run/munge/pid --log-file=/run/munge/log"
         host.run(
             f"mount --bind {self.folder}/etc /etc/slurm && mount -t tmpfs none /sys/fs/cgroup && mkdir {freezer} && "
             f"mount -t cgroup -o freezer none {freezer} && mkdir -p /run/munge && chown munge /run/munge && "
@@ -123,9 +125,18 @@ class Slurm:
 
     def stop_controller(self) -> None:
         """Kill it, as a crash does; what it has saved is there for the next."""
+        self.kill("slurmctld")
+
+    def kill(self, name: str) -> None:
+        """Kill a daemon of the login node, and wait until it is gone."""
         for process in self.login.processes():
-            if process.name == "slurmctld":
+            if process.name == name:
                 os.kill(process.outer, 9)
+        deadline = time.monotonic() + 30
+        while any(process.name == name for process in self.login.processes()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name} does not go")
+            time.sleep(0.05)
 
     def forget(self) -> None:
         """The controller loses all that it knew, as when its disk dies: it begins to count jobs from 1 again."""

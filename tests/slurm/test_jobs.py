@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine import runs
+from engine.cli.plain import JsonLines
+from engine.launching import opened
+from engine.slurm import session
+from engine.transport import Connector
 from tests.cluster.workstation import VENV, Workstation, sums, wait_until
 
 if TYPE_CHECKING:
@@ -27,6 +33,15 @@ for number in range(int(float(sys.argv[1]) * 10)):
         raise ValueError(f"the data of rank {rank} is damaged")
 """
 """A rank that counts for so many seconds; the one that is named raises after a second."""
+SAVE = """\
+import os, signal, time
+signal.signal(signal.SIGUSR1, lambda number, frame: print("saved", flush=True))
+secret, cpus = os.environ["TOKEN"], os.environ["SLURM_CPUS_PER_TASK"]
+print(f"begun with {len(secret)} secret characters, {cpus} CPUs a task", flush=True)
+while True:
+    time.sleep(1)
+"""
+"""A rank that saves when it is signalled, and goes on."""
 
 
 def profile(user: Workstation, name: str, *, program: str = "", extra: str = "", **slurm: Any) -> str:
@@ -118,14 +133,35 @@ def test_a_rank_that_fails_is_named_with_its_words_and_ends_the_others(
     assert not any(host.jobs() for host in slurm.nodes)
 
 
-def test_a_job_whose_time_is_over_says_so(slurm: Slurm, user: Workstation) -> None:
-    run = user.launch(counting(slurm, user, "slow", "600", time="5"))
-    await_line(slurm, run, "step 3 ")
-    slurm.login.run(["scontrol", "update", f"jobid={job_of(slurm, run)}", "endtime=now+2"], root=True)
+def test_ranks_are_signalled_before_the_time_limit_and_a_job_whose_time_is_over_says_so(
+    slurm: Slurm, user: Workstation
+) -> None:
+    """Below torchrun, which would die of the signal. Slurm looks at its clocks every 30 s."""
+    slurm.path("save.py").write_text(SAVE)
+    user.env["TOKEN"] = "a-secret-value"
+    argv = json.dumps([str(slurm.cluster.home / "save.py")])
+    program = f"program: {{kind: command, path: python3, args: {argv}, activate: {json.dumps(VENV)}}}\n"
+    asked = {"time": "1", "signal": "USR1@50", "cpus_per_task": 2}
+    run = user.launch(profile(user, "slow", program=program, extra="secrets: [TOKEN]\n", **asked))
+    await_line(slurm, run, "begun with 14 secret characters, 2 CPUs a task")
+    kept = [path for path in there(slurm, run).rglob("*") if path.is_file() and b"a-secret-value" in path.read_bytes()]
+    assert [(path.name, path.stat().st_mode & 0o777) for path in kept] == [("secrets.json", 0o600)]
+    await_line(slurm, run, "saved")
+    slurm.login.run(["scontrol", "update", f"jobid={job_of(slurm, run)}", "endtime=now"], root=True)
     done = user.run("attach", run)
     assert done.returncode == 1
     assert "time limit" in done.stderr, done.stderr
     assert "slurm.time" in done.stderr
+    assert outcome(user, run) == "failed"
+
+
+def test_a_job_whose_place_is_taken_says_so(slurm: Slurm, user: Workstation) -> None:
+    run = user.launch(counting(slurm, user, "low", "600", nodes=3, gpus_per_node=8, ranks_per_node=1))
+    await_line(slurm, run, "step 3 ")
+    viewer = user.start("attach", run)
+    slurm.sh("sbatch --partition=urgent --nodes=3 --gres=gpu:8 --output=/dev/null --wrap=true")
+    code, told = ended(viewer, user)
+    assert (code, "a job of higher priority took its place (PREEMPTED)" in told) == (1, True), told
     assert outcome(user, run) == "failed"
 
 
@@ -134,6 +170,7 @@ def test_a_node_that_loses_its_power_is_named(slurm: Slurm, user: Workstation) -
     await_line(slurm, run, "step 3 ")
     viewer = user.start("attach", run)
     slurm.nodes[1].power_off()
+    slurm.login.run(["scontrol", "update", "nodename=node2", "state=down", "reason=power"], root=True)  # or wait 20 s
     code, told = ended(viewer, user)
     assert code == 1, told
     assert "node2" in told
@@ -170,7 +207,10 @@ def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Work
     assert attempts == {"attempt_0", "attempt_1"}
 
 
-def test_a_number_that_slurm_has_given_to_another_job_is_not_taken_for_ours(slurm: Slurm, user: Workstation) -> None:
+async def test_a_number_that_slurm_has_given_to_another_job_is_not_taken_for_ours(
+    slurm: Slurm, user: Workstation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The viewer is this process, in which a job is given up sooner."""
     run = user.launch(counting(slurm, user, "first", "600"))
     await_line(slurm, run, "step 3 ")
     slurm.forget()
@@ -180,8 +220,11 @@ def test_a_number_that_slurm_has_given_to_another_job_is_not_taken_for_ours(slur
     slurm.await_state(other, "RUNNING", "PENDING")
     stopped = user.run("stop", run)
     assert slurm.state(other) in ("RUNNING", "PENDING"), stopped.stderr
-    done = user.run("attach", run, timeout=150)
-    assert done.returncode == 1, done.stderr
+    monkeypatch.setattr(session, "GONE_AFTER", 5.0)
+    monkeypatch.setattr(session, "LOOK_EVERY", (1.0,))
+    for name, value in user.env.items():
+        monkeypatch.setenv(name, value)
+    assert (await opened(runs.find(run), Connector(), JsonLines(io.StringIO())).watch()).outcome == "failed"
     slurm.sh("scancel --me")
     wait_until(lambda: not slurm.sh("squeue -h").strip(), seconds=60)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from engine.errors import RequestError
+from engine.slurm import words
 
 if TYPE_CHECKING:
     import subprocess
@@ -14,6 +18,21 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parents[1] / "unit" / "slurm"
 PLACES = ("--partition=", "--account=", "--qos=", "--nodelist=", "--exclude=", "--constraint=", "--gres=gpu:")
+REFUSED = {
+    "--partition=nope": "no such partition",
+    "--gres=foo:1": "no GPUs of that name",
+    "--gres=gpu:9": "together",
+    "--nodes=9": "together",
+    "--cpus-per-task=900": "together",
+    "--mem=900G": "together",
+    "--time=soon": "time limit cannot be read",
+    "--constraint=none": "no node has that feature",
+    "--nodelist=node77": "no node of that name",
+    "--reservation=none": "no such reservation",
+    "--licenses=none": "no such licences",
+    "--nonsense": "does not know an option",
+}
+"""An option that this cluster refuses, and how that is explained."""
 
 
 def test_two_tasks_on_each_of_two_nodes_see_two_gpus(slurm: Slurm) -> None:
@@ -60,3 +79,13 @@ def test_every_golden_line_is_taken(slurm: Slurm, golden: Path) -> None:
     done: subprocess.CompletedProcess[str] = slurm.cluster.ssh(slurm.login, text)
     assert done.returncode == 0, done.stderr
     assert "to start at" in done.stderr
+
+
+def test_what_sbatch_refuses_is_explained(slurm: Slurm) -> None:
+    asked = "; ".join(f"sbatch --test-only {shlex.quote(o)} --wrap=true 2>&1 | tr '\\n' ' '; echo" for o in REFUSED)
+    said = slurm.sh(asked).splitlines()
+    explained = {option: words.explain(text, "node4") for option, text in zip(REFUSED, said, strict=True)}
+    assert {option: REFUSED[option] in error.text for option, error in explained.items()} == dict.fromkeys(
+        REFUSED, True
+    )
+    assert all(isinstance(error, RequestError) and error.remedy for error in explained.values())

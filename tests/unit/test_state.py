@@ -110,6 +110,17 @@ def test_a_stop_before_anything_failed_is_stopped() -> None:
     assert state.stop_reason == "the user asked"
 
 
+@pytest.mark.parametrize(("code", "signal", "outcome"), [(None, 15, "stopped"), (3, None, "failed")])
+def test_a_job_that_was_cancelled_is_stopped_unless_a_rank_failed_by_itself(
+    code: int | None, signal: int | None, outcome: str
+) -> None:
+    stories = [NodeStory(k).starts().exits(6.0, 0, code, signal).exits(6.1, 1, None, 15).ends(7.0, 1) for k in (0, 1)]
+    state = state_of(*stories)
+    state.apply(events.Job(t=8.0, id="7", state="CANCELLED"))
+
+    assert state.outcome == outcome
+
+
 def test_a_failure_before_the_stop_is_failed() -> None:
     first = NodeStory(0).starts().stops(5.5).exits(6.0, 0, signal=15).exits(6.0, 1, signal=15).ends(7.0, code=1)
     second = NodeStory(1).starts().exits(5.0, 1, code=3).exits(5.2, 0, signal=15).ends(5.3, code=1)
