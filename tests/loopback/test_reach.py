@@ -58,7 +58,7 @@ async def test_what_answers_instead_of_sshd_is_told(lab: Lab, says: bytes, hangs
         assert words in failed.value.text
         assert f"127.0.0.1 port {port}" in failed.value.text
         assert failed.value.remedy
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
         assert len(visits) == 1
     await client.close()
 

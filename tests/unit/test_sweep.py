@@ -154,7 +154,7 @@ def test_killing_does_not_stop_at_a_process_that_ignores_sigterm_or_is_stopped(s
     time.sleep(0.2)
     began = time.monotonic()
     assert sweep.kill(sweep.find(str(strays.state)), 0.3)["left"] == []
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 30
     assert strays.found() == {}
 
 
