@@ -159,19 +159,19 @@ BLOCK_VALUE = r"[ \t]{1,16}(?:Train )?([\w./()-][\w./ ()-]{0,79})(?:: |=)(\S+)$"
 TOKENS_PER_ITERATION = r"tokens per iteration will be: (\d[\d,]{0,20})"  # nanoGPT says it once
 
 
-def may_hold_metric(raw: bytes) -> bool:
+def may_hold_metric(line: str) -> bool:
     """Whether a line can hold a metric at all; nearly every line of a real log is sent away here."""
-    if b"%|" in raw:
+    if "%|" in line:
         return True
-    if (b"oss" in raw and (b"loss" in raw or b"Loss" in raw)) or b"LOSS" in raw:  # and not only "across"
-        return not raw.startswith(b"  File ")
+    if ("oss" in line and ("loss" in line or "Loss" in line)) or "LOSS" in line:  # and not only "across"
+        return not line.startswith("  File ")
     # Of use beside a rate or a time; "ter" first, as few lines have it.
-    if b"tep" in raw or (b"ter" in raw and (b"iter" in raw or b"Iter" in raw)):
+    if "tep" in line or ("ter" in line and ("iter" in line or "Iter" in line)):
         # Written out: any() over a tuple costs three times as much.
-        if b"ime" in raw or b"/s" in raw or b"er_s" in raw or b"tgs" in raw or b"tps" in raw or b"wps" in raw:
+        if "ime" in line or "/s" in line or "er_s" in line or "tgs" in line or "tps" in line or "wps" in line:
             return True
-        return b"skipped=" in raw or b"will be" in raw or b"[step=" in raw or b"dt" in raw
-    return b"tch=" in raw or b"/s" in raw or b"amplesPerSec=" in raw
+        return "skipped=" in line or "will be" in line or "[step=" in line or "dt" in line
+    return "/s" in line or "tch=" in line or "amplesPerSec=" in line
 
 
 class MetricReader:
@@ -202,27 +202,26 @@ class MetricReader:
                 self._carry.clear()
         if not newline:
             return []
-        lines = rest.split(b"\n")
-        lines.insert(0, b"" if self._skipping else bytes(self._carry))
-        last = lines.pop()
+        whole, _, last = rest.rpartition(b"\n")
+        # Decoded as one piece: a look into a str is several times as fast as one into bytes.
+        begun = b"" if self._skipping else bytes(self._carry)
+        lines = (begun + b"\n" + whole).decode("utf-8", "replace").split("\n")
         self._skipping = len(last) > LINE_LIMIT
         self._carry = bytearray(b"" if self._skipping else last)
         return self._read(lines)
 
     def flush(self) -> List[Metric]:
         """The metric of the line that has no end, at the end of the stream."""
-        line = bytes(self._carry)
+        line = self._carry.decode("utf-8", "replace")
         self._carry.clear()
         return self._read([line])
 
-    def _read(self, lines: Iterable[bytes]) -> List[Metric]:
+    def _read(self, lines: Iterable[str]) -> List[Metric]:
         found: List[Metric] = []
         everything = self._pattern is not None
-        for raw in lines:
-            if everything or may_hold_metric(raw) or (self._block is not None and raw):
-                if len(raw) > LINE_LIMIT:
-                    continue
-                metric = self.parse(raw.decode("utf-8", "replace"))
+        for line in lines:
+            if everything or may_hold_metric(line) or (self._block is not None and line):
+                metric = self.parse(line) if len(line) <= LINE_LIMIT else None
                 if metric is None:
                     continue
                 if self.grew and found:
