@@ -19,7 +19,8 @@ def words(event: events.AnyEvent, state: RunState | None = None) -> str:
         host = state.nodes[event.node_rank].host
     match event:
         case events.Unreachable():
-            return f"{host}: unreachable, the job there runs on: {event.text}"
+            over = state is not None and event.node_rank in state.nodes and state.nodes[event.node_rank].over
+            return f"{host}: unreachable{'' if over else ', the job there runs on'}: {event.text}"
         case events.Lost():
             return f"{host}: {event.text}"
         case events.Launched():

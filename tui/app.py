@@ -19,13 +19,14 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.content import Content
+from textual.widget import Widget
 
 from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
 from engine.transport import Connector
 from tui import keys, terminal, themes
 from tui.dialogs import Ask, Confirm, HostKey, TooSmall
 from tui.glyphs import ASCII, UNICODE
-from tui.help import Help, why_not
+from tui.help import KEYS, Help, why_not
 from tui.plain import Plain
 
 if TYPE_CHECKING:
@@ -303,13 +304,27 @@ class RankdeckApp(App[int]):
         yield SystemCommand("Save a picture", "what is on the screen, as SVG (f12)", self.action_picture)
         yield SystemCommand("Help", "the keys of this place (?)", self.action_help)
         yield SystemCommand("Quit", "what runs on the nodes runs on (ctrl+q)", partial(self.run_action, "leave"))
-        for binding in screen.active_bindings.values():
-            if binding.enabled and binding.binding.description and binding.node is not self:
-                does = partial(self._run_on, binding.node, binding.binding.action)
-                yield SystemCommand(binding.binding.description.capitalize(), f"key: {binding.binding.key}", does)
+        known: set[tuple[DOMNode, str]] = set()
+        for node in (screen, *screen.walk_children()):
+            for binding in Binding.make_bindings(type(node).__dict__.get("BINDINGS", ())):
+                if binding.id and not binding.id.startswith("move.") and (node, binding.action) not in known:
+                    known.add((node, binding.action))
+                    place, key = getattr(node, "title", ""), KEYS.get(binding.key, binding.key)
+                    does = partial(self._do_there, node, binding)
+                    yield SystemCommand(binding.description.capitalize(), f"{place}: {key}" if place else key, does)
 
-    async def _run_on(self, node: DOMNode, action: str) -> None:
-        await self.run_action(action, default_namespace=node)
+    def _do_there(self, node: DOMNode, binding: Binding) -> None:
+        """What a key does where its place has the focus: that is shown, and gets it."""
+        if (reach := getattr(self.screen, "reach", None)) is not None:
+            reach(node)
+        elif isinstance(node, Widget):
+            node.focus()
+        self.screen.call_after_refresh(self._do, node, binding)
+
+    async def _do(self, node: DOMNode, binding: Binding) -> None:
+        if not await self.run_action(binding.action, default_namespace=node):
+            why = node.why_not(binding.action.partition("(")[0]) if hasattr(node, "why_not") else ""
+            self.notify(f"{binding.description}: {why or 'there is nothing to do it with'}", markup=False)
 
 
 def _hostfile(path: str) -> str:

@@ -86,6 +86,9 @@ class Ask(ModalScreen[str | None]):
             yield Input(self._value, placeholder=self._placeholder, password=self._secret)
             yield Static("enter accepts · esc cancels", classes="hint")
 
+    def on_mount(self) -> None:
+        self.query_one(Input).cursor_blink = False
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
 

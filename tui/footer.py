@@ -12,9 +12,14 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
+from tui.help import KEYS
+
 if TYPE_CHECKING:
     from textual import events
     from textual.binding import Binding
+
+WAYS_OUT = (".stop", ".quit", ".leave", ".launch")
+"""The ends of the names of what nobody should have to look for."""
 
 
 class Footer(Widget):
@@ -31,17 +36,30 @@ class Footer(Widget):
     def _keys(self) -> list[tuple[Binding, str, str, bool]]:
         """From the left: the binding, how its key and what it does are written, and whether it does it now.
 
-        Where there is no room for all, the last (help, which names them all) takes the place of those before it.
+        Where there is no room for all, those go first that are in help too: the last ones but the ways out.
         """
         shown: dict[str, tuple[Binding, str, str, bool]] = {}
         for _, binding, enabled, _ in self.screen.active_bindings.values():
-            if binding.show and binding.action not in shown:
-                key = self.app.get_key_display(binding)
+            key = self.app.get_key_display(binding)
+            if self._types(key):
+                key = binding.key
+            if binding.show and binding.action not in shown and not self._types(KEYS.get(key, key)):
                 shown[binding.action] = (binding, f" {key} ", f"{binding.description} ", enabled)
         keys = list(shown.values())
-        while len(keys) > 1 and sum(cell_len(name + text) for _, name, text, _ in keys) > self.size.width:
+        room = self.size.width - sum(cell_len(name + text) for _, name, text, _ in keys)
+        for one in reversed(keys[:-1]):
+            if room < 0 and not (one[0].id or "").endswith(WAYS_OUT):
+                keys.remove(one)
+                room += cell_len(one[1] + one[2])
+        while len(keys) > 1 and room < 0:
+            room += cell_len(keys[-2][1] + keys[-2][2])
             del keys[-2]
         return keys
+
+    def _types(self, key: str) -> bool:
+        """Is this a character that goes to where something is being typed?"""
+        focused = self.screen.focused
+        return focused is not None and len(key) == 1 and focused.check_consume_key(key, key)
 
     def render(self) -> Content:
         key, does, disabled = (self.get_visual_style(f"footer--{part}") for part in ("key", "does", "disabled"))

@@ -9,6 +9,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from tui import keys
+
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import ActiveBinding, BindingType
@@ -26,6 +28,10 @@ def why_not(active: ActiveBinding) -> str:
     if active.enabled or not hasattr(active.node, "why_not"):
         return ""
     return str(active.node.why_not(active.binding.action.partition("(")[0]))
+
+
+KEY_WIDTH, NAME_AT = 16, 48
+"""Columns for the keys, and where the name of what they do begins if there is room for it."""
 
 
 class Help(ModalScreen[None]):
@@ -48,7 +54,7 @@ class Help(ModalScreen[None]):
     def _text(self) -> str:
         focused = self._of.focused
         about = (getattr(focused, "help", "") or getattr(self._of, "help", "")).strip()
-        sections: dict[str, dict[str, list[str]]] = {}
+        sections: dict[str, dict[tuple[str, str], list[str]]] = {}
         for active in self._of.active_bindings.values():
             binding = active.binding
             if not binding.description:
@@ -57,10 +63,27 @@ class Help(ModalScreen[None]):
             place = "everywhere" if active.node is self.app else str(place)
             why = why_not(active)
             what = f"{binding.description} (not now: {why})" if why else binding.description
-            sections.setdefault(place, {}).setdefault(what, []).append(KEYS.get(binding.key, binding.key))
-        lines = [about, ""] if about else []
-        for place, keys in sections.items():
+            pressed = sections.setdefault(place, {}).setdefault((what, binding.id or ""), [])
+            pressed.append(KEYS.get(binding.key, binding.key))
+        lines = [flowing(about), ""] if about else []
+        for place, actions in sections.items():
             lines.append(place)
-            lines += [f"  {', '.join(names):<24} {what}" for what, names in keys.items()]
+            for (what, name), names in actions.items():
+                line = f"  {', '.join(names):<{KEY_WIDTH}} {what}"
+                lines.append(f"{line:<{NAME_AT}} {name}" if len(line) <= NAME_AT else line)
             lines.append("")
-        return "\n".join(lines).rstrip()
+        lines.append(
+            f"Keys of your own: in {keys.path()} a line for each,\nwith the name at the right: log.search: ctrl+f"
+        )
+        return "\n".join(lines)
+
+
+def flowing(text: str) -> str:
+    """Lines of a paragraph as one, to be broken where the screen ends; lines that begin with a space stay."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if lines and line and lines[-1] and not line.startswith(" ") and not lines[-1].startswith(" "):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)

@@ -49,7 +49,7 @@ enter opens: a profile for launching, a run for watching."""
         Binding("delete,backspace", "delete", "delete", key_display="del", id="home.delete"),
         Binding("i", "import", "import hosts", id="home.import", show=False),
         Binding("D", "demo", "demo", id="home.demo"),
-        Binding("r,f5", "reload", "reload", show=False),
+        Binding("r,f5", "reload", "reload", id="home.reload", show=False),
         Binding("q", "app.leave", "quit", id="home.quit"),
     ]
 

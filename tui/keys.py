@@ -40,10 +40,8 @@ def chosen() -> dict[str, str]:
         raise _wrong(" ".join(str(error).split())) from None
     if not isinstance(asked, dict):
         raise _wrong("it is no list of `action: key`")
-    for name in SCREENS:
-        import_module(name)
-    places = list(_places(DOMNode))
-    known = {binding.id for place in places for binding in place if binding.id}
+    found = places()
+    known = {binding.id for place in found for binding in place if binding.id}
     keys: dict[str, str] = {}
     for action, key in asked.items():
         if action not in known:
@@ -54,9 +52,16 @@ def chosen() -> dict[str, str]:
                 f"{action}: {key!r} is no key", "a key is a name, as k, K, f5, ctrl+k or slash; several: [k, f5]"
             )
         keys[action] = ",".join(names)
-    for place in places:
+    for place in found:
         _told_apart(place, keys)
     return keys
+
+
+def places() -> list[list[Binding]]:
+    """The bindings of each place of ours that answers to keys."""
+    for name in SCREENS:
+        import_module(name)
+    return list(_places(DOMNode))
 
 
 def _places(node: type[DOMNode]) -> Iterator[list[Binding]]:

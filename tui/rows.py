@@ -31,13 +31,13 @@ class Rows(Widget, can_focus=True):
 
     app: RankdeckApp
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("pageup", "page(-1)", "page up", show=False),
-        Binding("pagedown", "page(1)", "page down", show=False),
-        Binding("home,g", "go(0)", "first", show=False),
-        Binding("end,G", "go(-1)", "last", show=False),
-        Binding("enter", "choose", "open", show=False),
+        Binding("up,k", "move(-1)", "up", id="move.up", show=False),
+        Binding("down,j", "move(1)", "down", id="move.down", show=False),
+        Binding("pageup", "page(-1)", "page up", id="move.page-up", show=False),
+        Binding("pagedown", "page(1)", "page down", id="move.page-down", show=False),
+        Binding("home,g", "go(0)", "first", id="move.first", show=False),
+        Binding("end,G", "go(-1)", "last", id="move.last", show=False),
+        Binding("enter", "choose", "open", id="move.open", show=False),
     ]
     cursor = reactive(0, repaint=False)
 

@@ -76,7 +76,7 @@ async def test_arrows_walk_over_the_ranks() -> None:
 
 async def test_a_click_chooses_a_rank() -> None:
     async with attached(made_run()) as (pilot, screen):
-        await pilot.click("#ranks", offset=(2 + len("gpu01 ") + 2, 1))
+        await pilot.click("#ranks", offset=(2 + len("gpu01 0✓ "), 1))
         await pilot.pause()
         assert "rank 1 · gpu01 local_rank 1" in shown(screen, "ranks")
 

@@ -11,9 +11,10 @@ from engine.curves import LIMIT, Curves
 from engine.state import RunState
 from tests.unit.runs_made_up import NodeStory, fold, made_plan
 from tui.dashboard.arrangement import arrangement
-from tui.dashboard.charts import braille
+from tui.dashboard.charts import braille, histogram
 from tui.dashboard.health import health, summary
 from tui.dashboard.places import places
+from tui.dashboard.story import together
 
 
 @given(
@@ -27,11 +28,6 @@ def test_no_two_ranks_share_a_cell_and_none_is_outside(sizes: list[int], name: s
     cells = [found.of(node, local) for node, size in enumerate(sizes) for local in range(size)]
     assert len(set(cells)) == len(cells)
     assert all(0 <= x < width and 0 <= y < found.rows for x, y in cells)
-
-
-def test_two_nodes_are_named_and_roomy() -> None:
-    found = places(["gpu01", "gpu02"], [8, 8], 60, 6)
-    assert (found.label, found.cell) == (6, 2)
 
 
 def test_1024_ranks_fit_beside_the_logs() -> None:
@@ -127,3 +123,24 @@ def test_a_restart_from_an_earlier_step_begins_there_again() -> None:
         curves.add(step(number, loss=1.0))
     curves.add(events.Metric(t=50.0, node_rank=0, attempt=1, local_rank=0, step=5, loss=0.5))
     assert [point.step for point in curves.points] == [1, 2, 3, 4, 5]
+
+
+def test_a_few_ranks_are_numbered_and_each_node_has_its_own_row() -> None:
+    found = places(["gpu01", "gpu02"], [8, 8], 60, 6)
+    assert (found.label, found.cell) == (6, len("15") + 2)
+    assert [y for _, y in found.blocks] == [0, 1]
+
+
+def test_where_the_step_times_of_the_ranks_lie_is_drawn_as_a_heap() -> None:
+    assert histogram([1.0, 1.0, 1.0, 1.0, 2.0], 5, "_.:-=+*#") == "#   :"
+    assert histogram([1.0, 1.0], 5, "_.:-=+*#") == "  #  "
+
+
+def test_what_many_nodes_say_alike_is_one_line() -> None:
+    def launched(count: int) -> list[tuple[str, events.AnyEvent]]:
+        return [(f"gpu{k}: launched", events.Launched(t=1.0, node_rank=k, host=f"gpu{k}")) for k in range(count)]
+
+    assert [text for text, _ in together(launched(2))] == ["gpu0, gpu1: launched"]
+    assert [text for text, _ in together(launched(128))] == ["128 nodes: launched"]
+    other = ("gpu0: rank 3 exited with code 1", events.Launched(t=2.0, node_rank=0, host="gpu0"))
+    assert [text for text, _ in together([launched(1)[0], other])] == ["gpu0: launched", other[0]]

@@ -37,6 +37,21 @@ async def test_help_has_its_place_however_narrow_it_is(width: int) -> None:
         assert len(keys(screen)) <= width
 
 
+async def test_the_ways_out_have_their_place_at_80_columns() -> None:
+    async with attached(made_run(), size=(80, 24)) as (pilot, screen):
+        await pilot.press("3")
+        await pilot.pause()
+        assert all(name in keys(screen) for name in (" / search ", " s stop job ", " q quit ", " ? help "))
+
+
+async def test_keys_that_would_be_typed_are_not_offered_while_something_is_typed() -> None:
+    async with attached(made_run()) as (pilot, screen):
+        await pilot.press("3", "slash")
+        await pilot.pause()
+        assert "? help" not in keys(screen)
+        assert " esc back " in keys(screen)
+
+
 async def test_what_cannot_be_done_now_is_dim() -> None:
     async with attached(made_run()) as (_, screen):
         footer = screen.query_one(Footer)

@@ -96,3 +96,18 @@ async def test_a_search_that_is_left_at_once_leaves_nothing(tmp_path: Path) -> N
     source = LogFile(tmp_path / "log")
     await Search(source, "x", 0, lambda: None).close()
     assert not searching_processes()
+
+
+async def test_a_search_is_not_given_up_because_its_process_saw_the_new_bytes_first(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"loss 1\n" * 100)
+    source = LogFile(path)
+    search = Search(source, "loss", source.size, lambda: None)
+    await until(lambda: search.hits.done and not search._busy)
+    search._told -= 1  # bytes that come here are news; the process has looked at them already
+    search.poll()
+    assert search._busy
+    await until(lambda: not search._busy)
+    assert (len(search.hits), search.problem) == (100, "")
+    await search.close()
+    source.close()

@@ -22,6 +22,8 @@ import pyte
 import pytest
 from rich.console import Console
 
+from engine import runs
+from engine.preflight import CHECKS
 from tests.tui.made import STARTED, made_run
 from tests.tui.test_fuzz import Stays
 from tui import themes
@@ -43,11 +45,13 @@ NAMES = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class View(NamedTuple):
-    """What is opened, which keys are pressed there, and what is on the screen when it is whole."""
+    """What is opened, which keys are pressed there, and what is on the screen when it is whole; `failing` is the rank
+    of the run that fails, if one does."""
 
     options: dict[str, object]
     keys: tuple[str, ...]
     whole: str
+    failing: int | None = None
 
 
 RUN: dict[str, object] = {"command": "attach", "run": "lab-20261124-120000-abcd"}
@@ -57,18 +61,32 @@ VIEWS = {
     "ranks": View(RUN, ("1",), "gpu01"),
     "logs": View(RUN, ("3", "z"), "line 49"),
     "help": View(RUN, ("3", "question_mark"), "keys"),
+    "failed": View(RUN, (), "FAILED", 3),
+    "verdict": View(RUN, ("5",), "first failure", 3),
+    "wizard-nodes": View({"command": None}, ("e", "alt+2"), "gpu[01-02] (2"),
+    "wizard-program": View({"command": None}, ("e", "alt+4"), "train.py"),
+    "wizard-batch": View({"command": None}, ("e", "alt+5"), "Per device"),
+    "wizard-preflight": View({"command": None}, ("e", "alt+7"), "2 errors"),
+    "wizard-review": View({"command": None}, ("e", "alt+8"), "2 errors"),
 }
+THEMED = ("home", "dashboard", "logs", "verdict", "wizard-nodes")
+SHOWN = {"reach.ssh", "reach.shell", "node.python", "node.state", "program.workdir", "program.torch", "ports.master"}
+PLAIN, NO_COLOR = "ascii", "no-color"
 PICTURES = [
     *((view, size, themes.OFFERED[0]) for view in VIEWS for size in SIZES),
-    *((view, (80, 24), theme) for view in ("home", "dashboard", "logs") for theme in themes.OFFERED[1:]),
+    *((view, (80, 24), theme) for view in THEMED for theme in (*themes.OFFERED[1:], PLAIN, NO_COLOR)),
     ("dashboard", (50, 10), themes.OFFERED[0]),
 ]
 
 
 @pytest.fixture(autouse=True)
 def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An hour after the made-up run began, in Greenwich."""
+    """An hour after the made-up run began, in Greenwich; a new run has a name that is known, and checks to come
+    change no picture."""
     monkeypatch.setattr(time, "time", lambda: STARTED + 3600.0)
+    for name in CHECKS.keys() - SHOWN:
+        monkeypatch.delitem(CHECKS, name)
+    monkeypatch.setattr(runs, "new_name", lambda profile: f"{profile}-20261124-130000-abcd")
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
@@ -122,12 +140,17 @@ async def whole(app: RankdeckApp, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("view", "size", "theme"), PICTURES, ids=lambda value: str(value).replace(", ", "x").strip("()")
 )
-async def test_it_looks_as_it_did(view: str, size: tuple[int, int], theme: str) -> None:
-    options, keys, text = VIEWS[view]
-    made_run(lines=50)
+async def test_it_looks_as_it_did(
+    view: str, size: tuple[int, int], theme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, keys, text, failing = VIEWS[view]
+    made_run(lines=50, failing=failing)
     Path("profiles").mkdir()
     Path("profiles/small.yaml").write_text(PROFILE)
-    app = Stays(**{**options, "theme": theme})
+    if theme == NO_COLOR:
+        monkeypatch.setenv("NO_COLOR", "1")
+    app = Stays(**{**options, "theme": theme, "ascii": theme == PLAIN})
+    app.readonly = False
     async with app.run_test(size=size) as pilot:
         small = size < (60, 15)
         await whole(app, "needs 60x15" if small else "lab-20261124")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
+from tests.tui import pty_of
 from tests.tui.made import made_run
 from tests.tui.test_dashboard import attached, shown
 from tui import terminal
+
+LINK = 30_000
+"""Bytes a second of a slow way to the user's eyes."""
+BOARD = str(Path(__file__).parents[1] / "bench" / "board.py")
 
 
 @pytest.mark.parametrize(
@@ -39,3 +49,30 @@ async def test_nothing_is_drawn_while_the_terminal_is_behind_and_all_of_it_after
         monkeypatch.setattr(terminal, "congested", lambda app: False)
         await pilot.pause(0.5)
         assert "rank 1 ·" in shown(screen, "ranks")
+
+
+def slowly(screen: pty_of.Terminal, seconds: float, mark: bytes = b"\0") -> float:
+    """Take LINK bytes a second, until the mark comes; how long that was."""
+    began, size = time.monotonic(), len(screen.raw)
+    while mark not in screen.raw[size:] and (gone := time.monotonic() - began) < seconds:
+        if len(screen.raw) - size < LINK * gone:
+            screen.raw += os.read(screen._master, 512) if screen._left() else b""
+        else:
+            time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def test_over_a_slow_link_a_key_does_not_wait_behind_pictures_that_nobody_needs(tmp_path: Path) -> None:
+    """All of 256 ranks and the log change ten times a second, more than the link carries: 30 frames that are queued, as
+    Textual would, are some ten seconds of it."""
+    environ = {"RANKDECK_STATE": str(tmp_path), "RANKDECK_FPS": "10", "BOARD_LAGS": str(tmp_path / "lags")}
+    command = [sys.executable, BOARD, "rankdeck", "256", "5000"]
+    with pty_of.Terminal(command=command, columns=160, lines=48, environ=environ) as screen:
+        screen.wait_for("following", 60)
+        slowly(screen, 5.0)
+        waits = []
+        for number in range(1, 4):
+            screen.press("K")
+            waits.append(slowly(screen, 30.0, f"<{number}>".encode()))
+        print(waits)
+        assert sorted(waits)[1] < 8.0, waits

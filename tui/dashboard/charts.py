@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from engine.telling import short
-from tui.dashboard.drawn import Drawn, Piece, strip
+from tui.dashboard.drawn import Drawn, Piece, fitting, strip
 from tui.glyphs import ASCII
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tui.dashboard.panel import Scene
 
 AXIS = 8
+BINS = 16
+"""Cells for how many ranks take how long."""
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bits of a braille character (U+2800 …) by row and column."""
 
@@ -57,7 +59,8 @@ class ChartsPanel(Drawn):
 
     key = "charts"
     title = "charts"
-    help = """Loss and throughput over the steps of the run, and how far the ranks' step times lie apart."""
+    help = """Loss and throughput over the steps of the run. Below them how far the ranks' step times lie apart:
+a block for those that take so long, from the fastest to the slowest, the higher the more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +73,7 @@ class ChartsPanel(Drawn):
         unit = scene.curves.rate_unit or "rate"
         if not rate:
             rate, unit = [(p.step, p.step_time) for p in points if p.step_time is not None], "s/step"
-        foot = [strip([(self._spread(scene), self.palette.muted)])]
+        foot = [self._spread(scene, width)]
         room = height - len(foot)
         if width >= 2 * 34 and room < 16:
             half = (width - 2) // 2
@@ -87,8 +90,9 @@ class ChartsPanel(Drawn):
     ) -> list[list[Piece]]:
         if height < 2:
             return [[(" " * width, None)] for _ in range(height)]
-        now = f"{name} {short(points[-1][1])}" if points else f"{name}: nothing yet"
-        head = f"{now} {scene.glyphs.separator} step {points[-1][0]:,}" if points else now
+        head = f"{name}: none was read" if scene.state.over else f"{name}: nothing yet"
+        if points:
+            head = f"{name} {short(points[-1][1])} {scene.glyphs.separator} step {points[-1][0]:,}"
         rows: list[list[Piece]] = [
             [(f"{head:<{width}}"[:width], self.palette.strong if points else self.palette.muted)]
         ]
@@ -99,18 +103,38 @@ class ChartsPanel(Drawn):
             rows.append([(f"{mark[: AXIS - 1]:>{AXIS - 1}} ", self.palette.muted), (text, style)])
         return rows
 
-    def _spread(self, scene: Scene) -> str:
-        """How far the ranks lie apart, in words."""
+    def _spread(self, scene: Scene, width: int) -> Strip:
+        """How far the ranks lie apart: how many of them take how long, from the fastest to the slowest."""
         times = {
             rank: one.step_time
             for rank, one in enumerate(scene.ranks)
-            if one.step_time is not None and one.word in ("running", "slow")
+            if one.step_time is not None and (one.word in ("running", "slow") or scene.state.over)
         }
         if len(times) < 2:
-            return ""
+            return strip([])
+        least, most = min(times.values()), max(times.values())
+        groups: list[list[Piece]] = [
+            [
+                ("step time ", self.palette.muted),
+                (f"{least:.3g} ", self.palette.text),
+                (histogram(list(times.values()), BINS, scene.glyphs.levels), self.palette.primary),
+                (f" {most:.3g} s", self.palette.text),
+            ]
+        ]
         slowest = max(times, key=lambda rank: times[rank])
-        median = statistics.median(times.values())
-        return (
-            f"step time over {len(times)} ranks: median {median:.3g} s, fastest {min(times.values()):.3g} s, "
-            f"slowest {times[slowest]:.3g} s (rank {slowest})"
-        )
+        for name, value in (
+            ("median", f"{statistics.median(times.values()):.3g} s"),
+            ("slowest rank", str(slowest)),
+        ):
+            groups.append([(f"  {name} ", self.palette.muted), (value, self.palette.text)])
+        return fitting(groups, width).crop(0, width)
+
+
+def histogram(values: Sequence[float], width: int, levels: str) -> str:
+    """How many of the values lie where between the least and the most of them, as blocks; where none does, a space."""
+    low, high = min(values), max(values)
+    counts = [0] * width
+    for value in values:
+        counts[min(width - 1, int((value - low) / (high - low) * width)) if high > low else width // 2] += 1
+    tallest = max(counts)
+    return "".join(levels[round(count / tallest * (len(levels) - 1))] if count else " " for count in counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.geometry import Region
 from textual.strip import Strip
@@ -12,7 +13,7 @@ from tui.dashboard.panel import Panel
 from tui.themes import Palette, palette
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.style import Style
     from textual import events
@@ -25,6 +26,17 @@ Piece = tuple[str, "Style | None"]
 def strip(pieces: Iterable[Piece]) -> Strip:
     """A row out of pieces of text; neighbours of one style become one piece for the terminal."""
     return Strip(Segment(text, style) for text, style in pieces if text).simplify()
+
+
+def fitting(groups: Iterable[Sequence[Piece]], width: int) -> Strip:
+    """As many of these groups, from the first one on, as fit whole."""
+    kept: list[Piece] = []
+    for group in groups:
+        width -= sum(cell_len(text) for text, _ in group)
+        if width < 0 and kept:
+            break
+        kept += group
+    return strip(kept)
 
 
 class Drawn(Panel):

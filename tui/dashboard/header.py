@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.telling import clock, number
 from engine.throughput import paced, whole
-from tui.dashboard.drawn import Drawn, Piece, strip
+from tui.dashboard.drawn import Drawn, Piece, fitting
 
 if TYPE_CHECKING:
     from textual.strip import Strip
@@ -36,54 +36,51 @@ class HeaderPanel(Drawn, can_focus=False):
         until = state.over_at or scene.now
         elapsed = clock(until - state.started) if state.started is not None else "-"
         away = sum(node.link == "broken" and not node.over for node in state.nodes.values())
-        first: list[Piece] = [
-            (f" {sign} {outcome.upper()} ", style),
-            (f" {elapsed}  ", palette.strong),
-            (f"{state.plan.run}  ", palette.text),
-            (f"{len(state.nodes)} nodes {glyphs.times} {state.plan.world_size} ranks", palette.muted),
+        first: list[list[Piece]] = [
+            [(f" {sign} {outcome.upper()} ", style), (f" {elapsed}  ", palette.strong), (state.plan.run, palette.text)]
         ]
         if state.attempt:
-            first.append((f"  attempt {state.attempt + 1}", palette.warning))
+            first.append([(f"  attempt {state.attempt + 1}", palette.warning)])
         if away:
-            first.append((f"  {away} node(s) unreachable, the job there runs on", palette.bad))
-        return [strip(first).crop(0, width), strip(self._progress(scene, width)).crop(0, width)]
+            first.append([(f"  {away} unreachable", palette.bad)])
+        count = len(state.nodes)
+        first.append([(f"  {count} node{'s' * (count > 1)}, {state.plan.world_size} ranks", palette.muted)])
+        return [fitting(line, width).crop(0, width) for line in (first, self._progress(scene, width))]
 
-    def _progress(self, scene: Scene, width: int) -> list[Piece]:
+    def _progress(self, scene: Scene, width: int) -> list[list[Piece]]:
         palette, state, glyphs = self.palette, scene.state, scene.glyphs
         metric = state.metric
         verdict = state.verdict() if state.outcome == "failed" else None
         if verdict is not None:
-            return [(f" {verdict.cause}", palette.bad)]
+            return [[(f" {verdict.cause}", palette.bad)]]
         if metric is None:
             waiting = "no progress line has been read yet" if not state.over else "no progress line was read"
             if state.job is not None and state.started is None:
                 waiting = state.job.text
-            return [(f" {waiting}", palette.muted)]
-        pieces: list[Piece] = []
+            return [[(f" {waiting}", palette.muted)]]
+        pieces: list[list[Piece]] = []
         if metric.step is not None and metric.total:
             share = min(1.0, max(0.0, metric.step / metric.total))
             room = 12 if width < 110 else 24
             done = round(share * room)
             pieces += [
-                (" " + glyphs.bar * done, palette.primary),
-                (glyphs.track * (room - done), palette.muted),
-                (f" {share:4.0%}", palette.strong),
-                (f"  step {metric.step:,}/{metric.total:,}", palette.text),
+                [(" " + glyphs.bar * done, palette.primary), (glyphs.track * (room - done), palette.muted)],
+                [(f" {share:4.0%}", palette.strong), (f"  step {metric.step:,}/{metric.total:,}", palette.text)],
             ]
         elif metric.step is not None:
-            pieces.append((f" step {metric.step:,}", palette.text))
+            pieces.append([(f" step {metric.step:,}", palette.text)])
         left = remaining(scene)
         if left is not None:
-            pieces += [("  left ", palette.muted), (clock(left), palette.text)]
+            pieces.append([("  left ", palette.muted), (clock(left), palette.text)])
         if metric.loss is not None:
-            pieces += [("  loss ", palette.muted), (number(metric.loss), palette.strong)]
+            pieces.append([("  loss ", palette.muted), (number(metric.loss), palette.strong)])
         if isinstance(metric.rate, (int, float)):
-            pieces += [(f"  {paced(metric.rate)} ", palette.strong), (metric.rate_unit, palette.muted)]
-            all_ranks = whole(metric, scene.state.plan) if width >= 110 else None
+            pieces.append([(f"  {paced(metric.rate)} ", palette.strong), (metric.rate_unit, palette.muted)])
+            all_ranks = whole(metric, scene.state.plan)
             if all_ranks is not None:
-                pieces += [(f" = {paced(all_ranks.rate)} {all_ranks.unit}", palette.text)]
+                pieces.append([(f" = {paced(all_ranks.rate)} {all_ranks.unit}", palette.text)])
         if isinstance(metric.step_time, (int, float)):
-            pieces += [(f"  {metric.step_time:.3g} ", palette.text), ("s/step", palette.muted)]
+            pieces.append([(f"  {metric.step_time:.3g} ", palette.text), ("s/step", palette.muted)])
         return pieces
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -40,8 +41,8 @@ class LogsPanel(Panel, can_focus=False):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "scope", "merge", id="logs.scope"),
         Binding("o", "output", "out/err", id="logs.output"),
-        Binding("left_square_bracket", "attempt(-1)", "earlier attempt", show=False),
-        Binding("right_square_bracket", "attempt(1)", "later attempt", show=False),
+        Binding("left_square_bracket", "attempt(-1)", "earlier attempt", id="logs.attempt-before", show=False),
+        Binding("right_square_bracket", "attempt(1)", "later attempt", id="logs.attempt", show=False),
     ]
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class LogsPanel(Panel, can_focus=False):
 
     def draw(self, scene: Scene) -> None:
         self._scene = scene
-        self.view.glyphs = scene.glyphs
+        self.view.glyphs, self.view.growing = scene.glyphs, scene.live
         choice = self._choice(scene)
         self._look_for(scene, choice)
         self._open(scene, choice)
@@ -104,6 +105,8 @@ class LogsPanel(Panel, can_focus=False):
         """One log is its own file, which has every byte at once; several are read in the order of arrival."""
         alone = next(iter(self._streams)) if len(self._streams) == 1 and choice.kind is not None else None
         ordered = (scene.folder.path / FILE).exists()
+        if not ordered and alone is None:
+            alone = self._fullest(scene)
         shown = (choice, alone, ordered)
         if shown == self._shown:
             return
@@ -119,6 +122,14 @@ class LogsPanel(Panel, can_focus=False):
             width = 2 if self.scope == "rank" else self._digits(scene) + 2
         self.view.show(source, self._label if width else None, width)
 
+    def _fullest(self, scene: Scene) -> Key | None:
+        """Where nobody could write down the order: the one of which there is the most here."""
+        sizes = {}
+        for key in self._streams:
+            with contextlib.suppress(OSError):
+                sizes[key] = scene.folder.mirror_path(*key).stat().st_size
+        return max((key for key in sizes if sizes[key]), key=sizes.__getitem__, default=None)
+
     def _title(self, scene: Scene, choice: Choice, alone: Key | None) -> str:
         plan = scene.state.plan
         host = plan.nodes[choice.node_rank].host if choice.node_rank is not None else ""
@@ -126,7 +137,8 @@ class LogsPanel(Panel, can_focus=False):
             whose = f"rank {scene.selected} on {host}"
         else:
             whose = f"node {host}" if host else f"all {plan.world_size} ranks"
-        parts = ["logs", whose, self.output or "stdout and stderr"]
+        kind = self.output or (Choice.of(alone).kind if alone is not None else None)
+        parts = ["logs", whose, kind or "stdout and stderr"]
         if choice.attempt is not None:
             parts.append(f"attempt {choice.attempt}")
         return f" {scene.glyphs.separator} ".join(parts)

@@ -88,11 +88,11 @@ class NodesPanel(Drawn):
     help = """One line a node: GPU utilisation (mean), GPU memory in use, power, hottest GPU, CPU, memory, network.
 enter opens the GPUs of a node. “-” means that the node does not tell."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "node up", show=False),
-        Binding("down,j", "move(1)", "node down", show=False),
-        Binding("home,g", "move(-99999)", "first node", show=False),
-        Binding("end,G", "move(99999)", "last node", show=False),
-        Binding("enter,space", "open", "its GPUs"),
+        Binding("up,k", "move(-1)", "node up", id="move.up", show=False),
+        Binding("down,j", "move(1)", "node down", id="move.down", show=False),
+        Binding("home,g", "move(-99999)", "first node", id="move.first", show=False),
+        Binding("end,G", "move(99999)", "last node", id="move.last", show=False),
+        Binding("enter,space", "open", "its GPUs", id="nodes.gpus"),
     ]
 
     def __init__(self) -> None:

@@ -13,7 +13,8 @@ LABEL = 18
 
 @dataclass(frozen=True)
 class Places:
-    """`blocks` says for each node (x of its label, x of its first cell, y); a rank is `cell` columns wide.
+    """`blocks` says for each node where its label begins (x, y); a rank is `cell` columns wide, with its number before
+    it where that is more than 2.
 
     `label` columns go before each block, 0 for none; `rows` is the height of the whole map, which may be more than
     the screen's; a node of more ranks than fit in a row goes on in the rows below.
@@ -36,26 +37,28 @@ def places(names: Sequence[str], sizes: Sequence[int], width: int, height: int) 
 
     `names` are the hosts and `sizes` their numbers of ranks.
     """
+    numbered = len(str(max(sum(sizes) - 1, 0))) + 2
     longest = max(map(len, names), default=0) + 1
     widest = max(sizes, default=1) or 1
     tried = None
     for label in dict.fromkeys((min(longest, LABEL), min(longest, 8), 0)):
-        for cell in (2, 1):
+        for cell in (numbered, 2, 1):
             if (label or cell == 1) and label + cell <= width:
-                tried = _flow(sizes, widest, label, cell, width)
+                tried = _flow(sizes, widest, label, cell, width, height)
                 if tried.rows <= height:
                     return tried
-    return tried or _flow(sizes, widest, 0, 1, width)
+    return tried or _flow(sizes, widest, 0, 1, width, height)
 
 
-def _flow(sizes: Sequence[int], widest: int, label: int, cell: int, width: int) -> Places:
+def _flow(sizes: Sequence[int], widest: int, label: int, cell: int, width: int, height: int) -> Places:
     across = max(1, min(widest, (width - label) // cell))
     deep = -(-widest // across)
     block = label + across * cell
     columns = max(1, (width + 2) // (block + 2))
     if label:
-        # Down each column first, so that neighbours in the list are neighbours on the screen.
-        down = -(-len(sizes) // columns)
+        # Down each column first, so that neighbours in the list are neighbours on the screen, and no more columns than
+        # the height asks for.
+        down = max(-(-len(sizes) // columns), min(len(sizes), height // deep))
         blocks = tuple((i // down * (block + 2), i % down * deep) for i in range(len(sizes)))
         return Places(blocks, label, cell, across, down * deep)
     gap = 1

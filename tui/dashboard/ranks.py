@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
-from tui.dashboard.drawn import Drawn, Piece, strip
+from tui.dashboard.drawn import Drawn, Piece, fitting, strip
 from tui.dashboard.health import BAD, Health, summary
 from tui.dashboard.panel import Panel
 from tui.dashboard.places import Places, places
@@ -37,12 +37,12 @@ class RanksPanel(Drawn):
   silent or unreachable ? or ~ · waiting ·
 The two lines below tell of the selected rank, and count all of them."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "move(-1)", "previous rank", show=False),
-        Binding("right,l", "move(1)", "next rank", show=False),
-        Binding("up,k", "row(-1)", "row up", show=False),
-        Binding("down,j", "row(1)", "row down", show=False),
-        Binding("home,g", "move(-99999)", "first rank", show=False),
-        Binding("end,G", "move(99999)", "last rank", show=False),
+        Binding("left,h", "move(-1)", "previous rank", id="move.left", show=False),
+        Binding("right,l", "move(1)", "next rank", id="move.right", show=False),
+        Binding("up,k", "row(-1)", "row up", id="move.up", show=False),
+        Binding("down,j", "row(1)", "row down", id="move.down", show=False),
+        Binding("home,g", "move(-99999)", "first rank", id="move.first", show=False),
+        Binding("end,G", "move(99999)", "last rank", id="move.last", show=False),
     ]
 
     def __init__(self) -> None:
@@ -63,7 +63,8 @@ The two lines below tell of the selected rank, and count all of them."""
         window = range(self._first_row, min(shown.rows, self._first_row + room))
         lines: dict[int, list[Piece]] = {y: [] for y in window}
         ends = dict.fromkeys(window, 0)
-        gap = " " * (shown.cell - 1)
+        gap = " " * (shown.cell > 1)
+        digits = shown.cell - 2
         for index in sorted(range(len(nodes)), key=lambda i: shown.blocks[i]):
             block = nodes[index]
             x, top = shown.blocks[index]
@@ -80,7 +81,9 @@ The two lines below tell of the selected rank, and count all of them."""
                 for rank in range(block.first_rank + first, block.first_rank + first + len(cells)):
                     sign, style = signs[look(ranks[rank])]
                     if rank == scene.selected:
-                        line += [(sign, chosen), (gap, muted)]
+                        line += [(f"{rank:>{digits}}" if digits > 0 else "", chosen), (sign, chosen), (gap, muted)]
+                    elif digits > 0:
+                        line += [(f"{rank:>{digits}}", muted), (sign + gap, style)]
                     else:
                         line.append((sign + gap, style))
                 ends[y] = x + shown.label + len(cells) * shown.cell
@@ -110,7 +113,7 @@ The two lines below tell of the selected rank, and count all of them."""
         palette, dot = self.palette, scene.glyphs.separator
         node, local = located(scene, scene.selected)
         block, one = scene.state.plan.nodes[node], ranks[scene.selected]
-        about = [f"rank {scene.selected} {dot} {block.host} local_rank {local} {dot} {one.word}"]
+        about = [f"rank {scene.selected}", f"{block.host} local_rank {local}", one.word]
         if one.worker is not None and one.worker.metric is not None:
             metric = one.worker.metric
             if metric.step is not None:
@@ -121,9 +124,10 @@ The two lines below tell of the selected rank, and count all of them."""
                 about.append(f"{one.pace:.2f}{scene.glyphs.times} median")
         if one.worker is not None and one.worker.ended is None and one.worker.pid:
             about.append(f"pid {one.worker.pid}")
+        groups = [[(f" {dot} " if at else "", palette.muted), (text, palette.text)] for at, text in enumerate(about)]
         bad = any(rank.word in BAD for rank in ranks)
         return [
-            strip([(f" {dot} ".join(about), palette.text)]).crop(0, width),
+            fitting(groups, width).crop(0, width),
             strip([(summary(ranks), palette.warning if bad else palette.muted)]).crop(0, width),
         ]
 

@@ -19,6 +19,7 @@ from tui.dashboard.arrangement import arrangement
 from tui.dashboard.header import HeaderPanel
 from tui.dashboard.health import BAD, Health, health
 from tui.dashboard.panel import Panel, Scene
+from tui.dashboard.story import NAMED
 from tui.dashboard.tabs import Tabs
 from tui.footer import Footer
 from tui.leave import Leave
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.dom import DOMNode
 
     from engine.conversation import Conversation
     from engine.session import Session
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
 
 STILL = 1.0
 """Seconds between pictures when nothing happens: clocks go on."""
-REST = 4.0
-"""A picture that took this long to make is followed by so many times as long without one: those of thousands of ranks
-come less often, and take a fifth of a core at most. What the user chooses is drawn at once."""
+MANY = 256
+"""Ranks whose map gets more room than its neighbours."""
+REST = 9.0
+"""A picture is followed by so many times as long as it took to make without one: those of thousands of ranks come less
+often, and take a tenth of a core at most. What the user chooses is drawn at once."""
 
 
 class Dashboard(Screen[None]):
@@ -49,16 +53,19 @@ class Dashboard(Screen[None]):
     title = "dashboard"
     help = """Everything about one run. Leaving this screen or this terminal never harms the job."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(i), f"show('{p.key}')", p.title, show=False) for i, p in enumerate(PANELS, 1)),
-        Binding("tab", "app.focus_next", "next panel", show=False),
-        Binding("shift+tab", "app.focus_previous", "previous panel", show=False),
+        *(
+            Binding(str(i), f"show('{p.key}')", p.title, id=f"dashboard.{p.key}", show=False)
+            for i, p in enumerate(PANELS, 1)
+        ),
+        Binding("tab", "app.focus_next", "next panel", id="dashboard.next", show=False),
+        Binding("shift+tab", "app.focus_previous", "previous panel", id="dashboard.before", show=False),
         Binding("z,f", "zoom", "zoom", id="dashboard.zoom"),
         Binding("n", "bad(1)", "next bad rank", id="dashboard.bad"),
-        Binding("N", "bad(-1)", "previous bad rank", show=False),
+        Binding("N", "bad(-1)", "previous bad rank", id="dashboard.bad-before", show=False),
         Binding("s,X", "stop", "stop job", id="dashboard.stop"),
         Binding("y", "copy", "copy command", id="dashboard.copy"),
         Binding("r", "relaunch", "relaunch with changes", id="dashboard.relaunch", show=False),
-        Binding("a", "attach", "copy the command that attaches elsewhere", id="dashboard.attach", show=False),
+        Binding("a", "attach", "copy the attach command", id="dashboard.attach", show=False),
         Binding("x", "export", "export metrics", id="dashboard.export", show=False),
         Binding("escape,d", "leave", "back", key_display="esc", id="dashboard.back"),
         Binding("q", "app.leave", "quit", id="dashboard.quit"),
@@ -100,6 +107,7 @@ class Dashboard(Screen[None]):
 
     def on_mount(self) -> None:
         self.watching.watch(self.session, self._conversations)
+        self.set_class(self.session.state.plan.world_size >= MANY, "-many")
         self._arrange()
         self.query_one(f"#{self._current}").focus()
         self.set_interval(1.0 / terminal.repaint_rate(os.environ), self._tick)
@@ -137,6 +145,7 @@ class Dashboard(Screen[None]):
         state = self.session.state
         if state.outcome == "failed":
             self.add_class("-failed")
+            self.query_one(Tabs).alert("story", self.app.glyphs.error)
             if not self._chosen and (verdict := state.verdict()) is not None and verdict.rank is not None:
                 self._selected = verdict.rank
 
@@ -208,6 +217,12 @@ class Dashboard(Screen[None]):
         self._arrange()
         self.call_after_refresh(self.query_one(f"#{name}").focus)
 
+    def reach(self, node: DOMNode) -> None:
+        """Show the panel that this is in, and give it the focus."""
+        for panel in self._panels:
+            if panel in node.ancestors_with_self:
+                self.action_show(panel.key)
+
     def action_zoom(self) -> None:
         self._zoomed = not self._zoomed
         self._arrange()
@@ -222,8 +237,8 @@ class Dashboard(Screen[None]):
         self._tick()
 
     async def action_stop(self) -> None:
-        hosts = ", ".join(node.host for node in self.session.state.nodes.values())
-        self.run_worker(self._stop(hosts))
+        hosts = list(dict.fromkeys(node.host for node in self.session.state.nodes.values()))
+        self.run_worker(self._stop(", ".join(hosts) if len(hosts) <= NAMED else f"{len(hosts)} nodes"))
 
     async def _stop(self, hosts: str) -> None:
         detail = f"SIGTERM to torchrun on {hosts}\nafter 35 s SIGKILL to what is left, then a sweep that proves it"

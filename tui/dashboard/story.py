@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 import time
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +14,8 @@ from engine.telling import words
 from tui.dashboard.drawn import Drawn, strip
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from rich.style import Style
     from textual.binding import BindingType
     from textual.strip import Strip
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from tui.dashboard.panel import Scene
 
 BAD = (events.Lost, events.WorkerExit, events.Unreachable)
+NAMED = 4
+"""Nodes that one line names; more it counts."""
 
 
 class StoryPanel(Drawn):
@@ -30,11 +35,11 @@ class StoryPanel(Drawn):
     help = """What happened, oldest first. When the run failed, the first real cause stands on top:
 the sentence, the lines that show it, and the remedy."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_by(1)", "older", show=False),
-        Binding("down,j", "scroll_by(-1)", "newer", show=False),
-        Binding("pageup,ctrl+u", "scroll_by(8)", "page up", show=False),
-        Binding("pagedown,ctrl+d", "scroll_by(-8)", "page down", show=False),
-        Binding("end,G", "scroll_by(-99999)", "newest", show=False),
+        Binding("up,k", "scroll_by(1)", "older", id="move.up", show=False),
+        Binding("down,j", "scroll_by(-1)", "newer", id="move.down", show=False),
+        Binding("pageup,ctrl+u", "scroll_by(8)", "page up", id="move.page-up", show=False),
+        Binding("pagedown,ctrl+d", "scroll_by(-8)", "page down", id="move.page-down", show=False),
+        Binding("end,G", "scroll_by(-99999)", "newest", id="move.last", show=False),
     ]
 
     def __init__(self) -> None:
@@ -45,10 +50,7 @@ the sentence, the lines that show it, and the remedy."""
         verdict = self._verdict(scene, width)[:height]
         room = height - len(verdict)
         told: list[Strip] = []
-        for event in scene.story:
-            text = words(event, scene.state)
-            if not text:
-                continue
+        for text, event in together((in_words(event, scene), event) for event in scene.story):
             style = self.palette.warning if isinstance(event, BAD) else self.palette.text
             stamp = time.strftime("%H:%M:%S ", time.localtime(event.t))
             told += self._wrapped(stamp, text, width, style)
@@ -88,3 +90,26 @@ the sentence, the lines that show it, and the remedy."""
     def action_scroll_by(self, lines: int) -> None:
         self._back = max(0, self._back + lines)
         self.redraw()
+
+
+def in_words(event: events.AnyEvent, scene: Scene) -> str:
+    """“gpu01: launched”; "" for what needs no words."""
+    if isinstance(event, events.Finished) and event.code == 0:
+        return f"{scene.state.nodes[event.node_rank].host}: ended with exit code 0"
+    if isinstance(event, events.Swept) and not event.left and not event.killed:
+        return f"{scene.state.nodes[event.node_rank].host}: nothing of the job is left"
+    return words(event, scene.state)
+
+
+def together(told: Iterable[tuple[str, events.AnyEvent]]) -> Iterator[tuple[str, events.AnyEvent]]:
+    """What several nodes say one after the other as one line, with the first one's event: “gpu01, gpu02: launched”."""
+    for (_, what), group in itertools.groupby(
+        ((text, event) for text, event in told if text), key=lambda one: (type(one[1]), one[0].partition(": ")[2])
+    ):
+        lines = list(group)
+        hosts = list(dict.fromkeys(text.partition(": ")[0] for text, _ in lines))
+        if len(lines) == 1:
+            yield lines[0]
+        else:
+            who = ", ".join(hosts) if len(hosts) == len(lines) <= NAMED else f"{len(lines)} nodes"
+            yield f"{who}: {what}", lines[0][1]

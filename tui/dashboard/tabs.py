@@ -31,6 +31,13 @@ class Tabs(Widget):
         self._current = ""
         self._shown: Collection[str] = ()
         self._ends: list[int] = []
+        self._alert = ("", "")
+
+    def alert(self, name: str, sign: str) -> None:
+        """Behind this panel's name there is from now on a sign that something is wrong."""
+        if self._alert != (name, sign):
+            self._alert = (name, sign)
+            self.refresh()
 
     def show(self, current: str, shown: Collection[str]) -> None:
         self._current, self._shown = current, shown
@@ -43,13 +50,14 @@ class Tabs(Widget):
         for number, (name, title) in enumerate(self._names, 1):
             style = colours.strong if name == self._current else colours.text if name in self._shown else colours.muted
             mark = f"{number} "
-            text = f"{title}"
+            sign = f" {self._alert[1]}" if name == self._alert[0] else ""
             segments += [
                 Segment(mark, colours.warning if name == self._current else colours.muted),
-                Segment(text, style),
+                Segment(title, style),
+                Segment(sign, colours.bad),
+                Segment("   "),
             ]
-            segments.append(Segment("   "))
-            at += len(mark) + len(text) + 3
+            at += len(mark) + len(title) + len(sign) + 3
             self._ends.append(at)
         return Strip(segments).adjust_cell_length(self.size.width).apply_style(self.rich_style)
 

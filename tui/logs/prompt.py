@@ -27,8 +27,8 @@ class Prompt(Horizontal):
     Prompt Input { width: 1fr; background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", show=False),
-        Binding("up", "recall(-1)", "typed before", show=False),
+        Binding("escape", "leave", "back"),
+        Binding("up", "recall(-1)", "typed before"),
         Binding("down", "recall(1)", "typed after", show=False),
     ]
 
@@ -49,6 +49,9 @@ class Prompt(Horizontal):
     def compose(self) -> ComposeResult:
         yield Static()
         yield Input(compact=True, max_length=500, select_on_focus=True)
+
+    def on_mount(self) -> None:
+        self.query_one(Input).cursor_blink = False
 
     def ask(self, kind: str, label: str, text: str, hint: str) -> None:
         """Open, with `text` to be typed over; without it, with what was typed last."""

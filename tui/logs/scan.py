@@ -134,6 +134,9 @@ def main() -> None:
                 tell({"spans": request["spans"], "found": [pattern.spans(text) for text in request["texts"]]})
             elif source.poll() and source.generation == generation:
                 scan.more()
+            elif scan.done:
+                # What the other process has seen come, this one has looked at already: it waits for these words.
+                tell(scan.state())
         if not scan.done:
             try:
                 scan.step()

@@ -55,33 +55,33 @@ A search looks through the whole log: n goes down, N goes up. A filter hides the
 that match. Drag with the mouse, or v and the arrows, to select; y copies to the terminal you sit at, over ssh too."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "ask('search')", "search", id="log.search", key_display="/"),
-        Binding("n", "find(1)", "next hit", show=False),
-        Binding("N", "find(-1)", "previous hit", show=False),
+        Binding("n", "find(1)", "next hit", id="log.next", show=False),
+        Binding("N", "find(-1)", "previous hit", id="log.previous", show=False),
         Binding("f,ampersand", "ask('filter')", "filter", id="log.filter", key_display="f"),
         Binding("e", "error(1)", "error", id="log.error"),
-        Binding("E", "error(-1)", "previous error", show=False),
+        Binding("E", "error(-1)", "previous error", id="log.error-before", show=False),
         Binding("G,end", "follow", "follow", id="log.follow", key_display="G"),
-        Binding("F", "toggle_follow", "pause or follow", show=False),
-        Binding("g,home", "start", "first line", show=False),
-        Binding("k,up", "move(-1)", "up", show=False),
-        Binding("j,down", "move(1)", "down", show=False),
-        Binding("b,pageup", "page(-1.0)", "page up", show=False),
-        Binding("space,pagedown", "page(1.0)", "page down", show=False),
-        Binding("ctrl+u", "page(-0.5)", "half a page up", show=False),
-        Binding("ctrl+d", "page(0.5)", "half a page down", show=False),
-        Binding("h,left", "sideways(-1)", "left", show=False),
-        Binding("l,right", "sideways(1)", "right", show=False),
-        Binding("0", "sideways(-999)", "to the left edge", show=False),
-        Binding("colon", "ask('line')", "go to line or %", show=False, key_display=":"),
+        Binding("F", "toggle_follow", "pause or follow", id="log.pause", show=False),
+        Binding("g,home", "start", "first line", id="move.first", show=False),
+        Binding("k,up", "move(-1)", "up", id="move.up", show=False),
+        Binding("j,down", "move(1)", "down", id="move.down", show=False),
+        Binding("b,pageup", "page(-1.0)", "page up", id="move.page-up", show=False),
+        Binding("space,pagedown", "page(1.0)", "page down", id="move.page-down", show=False),
+        Binding("ctrl+u", "page(-0.5)", "half a page up", id="move.half-up", show=False),
+        Binding("ctrl+d", "page(0.5)", "half a page down", id="move.half-down", show=False),
+        Binding("h,left", "sideways(-1)", "left", id="move.left", show=False),
+        Binding("l,right", "sideways(1)", "right", id="move.right", show=False),
+        Binding("0", "sideways(-999)", "to the left edge", id="log.edge", show=False),
+        Binding("colon", "ask('line')", "go to line or %", id="log.line", show=False, key_display=":"),
         Binding("w", "wrap", "wrap", id="log.wrap", show=False),
         Binding("t", "times", "times", id="log.times", show=False),
         Binding("v", "select", "select lines", id="log.select", show=False),
-        Binding("shift+up", "extend(-1)", "select up", show=False),
-        Binding("shift+down", "extend(1)", "select down", show=False),
+        Binding("shift+up", "extend(-1)", "select up", id="log.select-up", show=False),
+        Binding("shift+down", "extend(1)", "select down", id="log.select-down", show=False),
         Binding("y", "copy", "copy", id="log.copy", show=False),
-        Binding("ctrl+c", "copy_selection", "copy what is selected", show=False),
+        Binding("ctrl+c", "copy_selection", "copy what is selected", id="log.copy-selected", show=False),
         Binding("p", "pager", "open in $PAGER", id="log.pager", show=False),
-        Binding("escape", "clear", "clear", show=False),
+        Binding("escape", "clear", "clear", id="log.clear", show=False),
     ]
 
     def __init__(self, id: str | None = None) -> None:
@@ -90,6 +90,8 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         self.page = Page(self._found)
         self._label_width = 0
         self._empty = self._remark = ""
+        self.growing = True
+        """May there be more? Of what is over the end is the end."""
         self._pointing = Pointing(self)
         self._strips: list[Strip] = []
         self._made_of: list[object] = []
@@ -182,7 +184,8 @@ that match. Drag with the mouse, or v and the arrows, to select; y copies to the
         page = self.page
         found: list[tuple[str, Style]] = []
         if page.following:
-            found.append((f"{self.glyphs.running} following", look.good))
+            word = f"{self.glyphs.running} following" if self.growing else f"{self.glyphs.ok} the end"
+            found.append((word if page.source is not None else "", look.good))
         else:
             found.append((f"{self.glyphs.stopped} paused", look.primary))
         if page.new:

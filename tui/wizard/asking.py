@@ -28,8 +28,8 @@ class Hosts(Rows):
     """Hosts to pick from; `picked` keeps the order in which they are offered."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "choose", "pick", show=False),
-        Binding("a", "all", "pick all that are shown", show=False),
+        Binding("space", "choose", "pick", id="hosts.pick", show=False),
+        Binding("a", "all", "pick all that are shown", id="hosts.all", show=False),
     ]
 
     def __init__(self, offers: Sequence[Offer]) -> None:

@@ -35,8 +35,8 @@ class Matrix(Rows):
     help = """A row is a check, a column a node (by its node rank); “all” is what concerns no single node.
 Below is what was found where the cursor stands: evidence and remedy."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "aside(-1)", "node before", show=False),
-        Binding("right,l", "aside(1)", "next node", show=False),
+        Binding("left,h", "aside(-1)", "node before", id="move.left", show=False),
+        Binding("right,l", "aside(1)", "next node", id="move.right", show=False),
         Binding("n", "next_bad(1)", "next problem", id="matrix.next", show=False),
         Binding("N", "next_bad(-1)", "problem before", id="matrix.previous", show=False),
     ]

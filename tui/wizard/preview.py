@@ -31,9 +31,9 @@ class PreviewPane(VerticalScroll, can_focus=True):
     app: RankdeckApp
     title = "what runs"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left_square_bracket", "turn(-1)", "previous node", show=False),
-        Binding("right_square_bracket", "turn(1)", "next node", show=False),
-        Binding("y", "screen.copy", "copy", show=False),
+        Binding("left_square_bracket", "turn(-1)", "previous node", id="commands.before", show=False),
+        Binding("right_square_bracket", "turn(1)", "next node", id="commands.next", show=False),
+        Binding("y", "screen.copy", "copy", id="commands.copy", show=False),
     ]
 
     def __init__(self) -> None:

@@ -143,7 +143,10 @@ class Question(Vertical):
 
 
 class Line(Input):
-    """One line of text."""
+    """One line of text. The cursor does not blink: over a slow link that is a picture every half second."""
+
+    def on_mount(self) -> None:
+        self.cursor_blink = False
 
 
 class Lines(TextArea, inherit_bindings=False):
@@ -152,6 +155,9 @@ class Lines(TextArea, inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = [
         binding for binding in TextArea.BINDINGS if isinstance(binding, Binding) and binding.key not in _OWN_KEYS
     ]
+
+    def on_mount(self) -> None:
+        self.cursor_blink = False
 
 
 class Choice(Widget, can_focus=True):

@@ -83,10 +83,13 @@ What will run is shown as you answer. Enter goes to the next question; F10 launc
         Binding("f8,ctrl+n", "step(1)", "next", key_display="f8", id="wizard.next", priority=True),
         Binding("f10,ctrl+l", "launch", "launch", key_display="f10", id="wizard.launch"),
         Binding("escape", "leave_step", "leave", id="wizard.leave"),
-        *(Binding(f"alt+{n}", f"go({n - 1})", f"step {n}", show=False, priority=True) for n in range(1, 9)),
-        Binding("enter", "done", "next question", show=False, priority=True),
-        Binding("tab", "app.focus_next", "next field", show=False, priority=True),
-        Binding("shift+tab", "app.focus_previous", "field before", show=False, priority=True),
+        *(
+            Binding(f"alt+{n}", f"go({n - 1})", f"step {n}", id=f"wizard.step-{n}", show=False, priority=True)
+            for n in range(1, 9)
+        ),
+        Binding("enter", "done", "next question", id="wizard.done", show=False, priority=True),
+        Binding("tab", "app.focus_next", "next field", id="wizard.field", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", "field before", id="wizard.field-before", show=False, priority=True),
     ]
 
     def __init__(
