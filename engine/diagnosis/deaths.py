@@ -77,8 +77,7 @@ class Node(msgspec.Struct):
 
     def went_on(self, line: Line) -> bool:
         """Did any rank of this node make progress after that line?"""
-        after = (one for lines in (self.shared, *self.workers.values()) for one in lines if one.place > line.place)
-        return any(PROGRESS.search(one.text) for one in after)
+        return any(_progress(lines, line) for lines in (self.shared, *self.workers.values()))
 
     def rank(self, local_rank: int | None) -> int | None:
         return None if local_rank is None else self.ranks.get(local_rank)
@@ -88,7 +87,7 @@ NATIVE = re.compile(
     r"Fatal Python error: |terminate called (?:after throwing|without an active)"
     r"|\*\*\* (?:Process received signal|stack smashing)"
     r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S{0,40}(?:\(\))?: (?:invalid|corrupt|memory)"
-    r"|^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception"
+    r"|(?P<shell>^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception)"
 )
 NEAR_END = 2000
 """Lines at the end of a worker's log among which it says that it crashed: dumps of many threads are long."""
@@ -347,7 +346,7 @@ def _told(node: Node) -> list[Death]:
         own = traces(lines) or traces(node.records.get((attempt, local), []))
         if (attempt, local) in found:
             found[attempt, local].traces = own
-        elif attempt < latest or (survived is not None and lines and lines[-1].place < survived.place):
+        elif attempt < latest or (survived is not None and own and own[-1].end.place < survived.place):
             continue
         elif (native := _native(lines)) or (
             own and not own[-1].aside and fatal(own[-1], lines, (attempt, local) in node.records)
@@ -389,7 +388,8 @@ def _survived(node: Node) -> Line | None:
         return None
     last = node.agent.failed[-1].line
     final = any("ChildFailedError" in line.text for line in node.shared if line.place > last.place)
-    return last if not final and node.went_on(last) else None
+    again = max((attempt for attempt, _ in node.workers), default=0) >= len(node.agent.failed)
+    return last if not final and (again or node.went_on(last)) else None
 
 
 def _add(node: Node, found: dict[tuple[int, int], Death], attempt: int, seen: Seen) -> None:
@@ -444,22 +444,27 @@ def _summed(node: Node, failure: Failure) -> list[Trace]:
 
 
 def _native(lines: Sequence[Line]) -> Line | None:
-    """Where the process says that it crashed, unless it went on after that."""
-    for line in reversed(lines[-NEAR_END:]):
-        if PROGRESS.search(line.text):
-            return None
-        if NATIVE.search(line.text):
+    """Where the process says that it crashed; of words that anybody may write, unless it went on after them."""
+    near = lines[-NEAR_END:]
+    for line in reversed(near):
+        if (found := NATIVE.search(line.text)) and not (found["shell"] and _progress(near, line)):
             return line
     return None
 
 
+def _progress(lines: Iterable[Line], after: Line) -> bool:
+    """Are there steps after that line, in its own file? Between files nobody knows what came first."""
+    return any(
+        one.file == after.file and one.place > after.place and PROGRESS.search(one.text) is not None for one in lines
+    )
+
+
 def fatal(trace: Trace, lines: Sequence[Line], recorded: bool = False) -> bool:
     """Did the process die of it? torch marks what nobody caught; else nothing that follows may tell of going on."""
-    if recorded:
+    if recorded or trace.head.rank is not None:
         return True
-    marked = trace.head.rank is not None
-    last, told = (trace.end, PROGRESS) if marked else (trace.raised[-1].line, GOES_ON)
-    return not any(told.search(line.text) for line in lines if line.place > last.place)
+    after = [line.text for line in lines if line.place > trace.raised[-1].line.place]
+    return not any(GOES_ON.search(text) for text in after)
 
 
 PROGRESS = re.compile(

@@ -236,6 +236,8 @@ def lines_of_node(lines: Iterable[Line]) -> list[tuple[Rule, Line, dict[str, str
     found = []
     rules = [rule for rule in RULES if "node" in rule.where]
     for line in lines:
+        if NOISE.search(line.text):
+            continue
         for rule in rules:
             match = rule.search(line.text)
             if match is not None:

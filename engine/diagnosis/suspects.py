@@ -173,7 +173,7 @@ def _by_watchdog(case: Case, finding: Finding) -> Verdict:
 
 def _ranks(case: Case) -> set[int]:
     """The global ranks that the logs show."""
-    found = {node.rank(local) for node in case.nodes.values() for _, local in node.workers}
+    found = {node.rank(local) for node in case.nodes.values() for local in node.locals}
     return {rank for rank in found if rank is not None}
 
 
