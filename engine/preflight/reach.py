@@ -43,7 +43,10 @@ def ssh(seen: Seen) -> Iterator[Note]:
         if found is None:
             yield error(rank, "no answer from this node", remedy=_remedy(errors.Unreachable, seen, rank))
         elif isinstance(found, errors.RankdeckError) and not isinstance(found, errors.NoPython):
-            remedy = clean(found.remedy) or _remedy(type(found), seen, rank)
+            remedy, command = clean(found.remedy), _remedy(type(found), seen, rank)
+            if isinstance(found, errors.Unreachable) and "ssh " not in remedy:
+                remedy = "; ".join(filter(None, (remedy, command)))
+            remedy = remedy or command
             yield error(rank, clean(found.text) or f"{node.host} does not answer", remedy=remedy)
 
 
