@@ -21,7 +21,9 @@ WINDOW = 32
 """Losses that a new one is compared with; no fewer than a quarter of them."""
 SPIKE = 1.5
 SPREADS = 8.0
-"""A spike is this many times the median loss of the window, and so many median deviations above it."""
+BEYOND = 2.0
+"""A spike is this many times the median loss of the window, so many median deviations above it, and so many times as
+far above it as any loss of the window."""
 SLOW = 0.7
 BASELINE = 20
 RECENT = 5
@@ -30,7 +32,8 @@ WARM_UP = 2
 DATA_SHARE = 0.3
 """Share of a step spent waiting for data from which a run is bound by it."""
 LATE = 2.0
-"""Times the other ranks' data time, and a tenth of the step, that make a straggler."""
+"""Times the other ranks' data time, and a tenth of the step, that make a straggler; with the times for which ranks wait
+for each other it is the other way round: nobody has to wait for the others less."""
 SPOKESMEN = 8
 """Ranks whose losses and rates are looked at for what all of them share."""
 STALL = 8.0
@@ -44,8 +47,10 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     step: int | None = None
     loss: float | None = None
     rate: float | None = None
+    unit: str = ""
     step_time: float | None = None
     data_time: float | None = None
+    comm_time: float | None = None
     t: float | None = None
 
 
@@ -65,9 +70,10 @@ def alarms(ranks: Mapping[int | None, Sequence[Beat]], now: float | None = None)
         if (bad := _not_finite(rank, beats)) is not None:
             found.append(bad)
     for rank in sorted(ranks, key=lambda rank: -len(ranks[rank]))[:SPOKESMEN]:
-        found += [one for one in (_spike(rank, ranks[rank]), _drop(rank, ranks[rank])) if one]
+        found += [one for one in (_spike(rank, ranks[rank]), _drop(rank, ranks[rank], now is not None)) if one]
     times = {rank: pair for rank, beats in ranks.items() if (pair := _data_times(beats)) is not None}
-    found += [one for one in (_data_bound(times), _straggler(times)) if one]
+    late = _straggler(times) or _waited_for(ranks)
+    found += [one for one in (_data_bound(times), late) if one]
     if now is not None and (stalled := _stall(ranks, now)) is not None:
         found.append(stalled)
     return _once(found)
@@ -99,7 +105,7 @@ def _spike(rank: int | None, beats: Sequence[Beat]) -> Alarm | None:
         window = [value for _, value in losses[max(0, at - WINDOW) : at]]
         usual = median(window)
         spread = median(abs(value - usual) for value in window)
-        if loss > usual + max((SPIKE - 1) * abs(usual), SPREADS * spread) and loss > max(window):
+        if loss - usual > max((SPIKE - 1) * abs(usual), SPREADS * spread, BEYOND * (max(window) - usual)):
             return Alarm(
                 kind="loss-spike",
                 text=f"the loss jumped to {loss:.4g} at step {step}, from about {usual:.4g}",
@@ -109,13 +115,16 @@ def _spike(rank: int | None, beats: Sequence[Beat]) -> Alarm | None:
     return None
 
 
-def _drop(rank: int | None, beats: Sequence[Beat]) -> Alarm | None:
-    rates = [(b.step, b.rate) for b in beats if b.rate is not None and math.isfinite(b.rate) and b.rate > 0]
-    rates = rates[WARM_UP:]
+def _drop(rank: int | None, beats: Sequence[Beat], going_on: bool) -> Alarm | None:
+    """Of a run that goes on, only what holds now."""
+    rated = [b for b in beats if b.rate is not None and math.isfinite(b.rate) and b.rate > 0]
+    # A trainer may tell rates in several units, on lines of their own.
+    unit = max({b.unit for b in rated}, key=lambda unit: sum(b.unit == unit for b in rated), default="")
+    rates = [(b.step, b.rate or 0.0) for b in rated if b.unit == unit][WARM_UP:]
     if len(rates) < 2 * RECENT:
         return None
     baseline = median(rate for _, rate in rates[:BASELINE])
-    for at in range(RECENT, len(rates) + 1):
+    for at in range(len(rates) if going_on else RECENT, len(rates) + 1):
         recent = median(rate for _, rate in rates[at - RECENT : at])
         if recent < SLOW * baseline:
             since = rates[at - RECENT // 2 - 1][0]
@@ -151,6 +160,25 @@ def _straggler(times: Mapping[int | None, tuple[float, float]]) -> Alarm | None:
     if data < LATE * others or data - others < step / 10:
         return None
     text = f"rank {late} is late: it waits {data:.3g} s a step for its data, the others {others:.3g} s"
+    return Alarm(kind="straggler", text=text, rank=late)
+
+
+def _waited_for(ranks: Mapping[int | None, Sequence[Beat]]) -> Alarm | None:
+    """The rank that does not wait, where all others wait for it: it is late for what all do together."""
+    waits: dict[int | None, tuple[float, float]] = {}
+    for rank, beats in ranks.items():
+        both = [(b.comm_time, b.step_time) for b in beats if b.comm_time is not None and b.step_time]
+        both = both[WARM_UP:] or both
+        if len(both) >= RECENT:
+            waits[rank] = (median(wait for wait, _ in both), median(step for _, step in both))
+    if len(waits) < 2:
+        return None
+    late = min(waits, key=lambda rank: waits[rank][0])
+    others = median(wait for rank, (wait, _) in waits.items() if rank != late)
+    wait, step = waits[late]
+    if others < LATE * wait or others - wait < step / 10:
+        return None
+    text = f"rank {late} is late: the others wait {others:.3g} s a step for it, and it {wait:.3g} s for them"
     return Alarm(kind="straggler", text=text, rank=late)
 
 

@@ -89,7 +89,10 @@ class WorkerExit(Event, frozen=True, kw_only=True, tag="worker_exit"):
 
 
 class Metric(Event, frozen=True, kw_only=True, tag="metric", gc=False):
-    """The newest progress line of a rank, at most one a second. Times in seconds, memory in GiB, `mfu` in percent."""
+    """The newest progress line of a rank, at most one a second. Times in seconds, memory in GiB, `mfu` in percent.
+
+    Of a step's time, `data_time` is spent waiting for data, and `comm_time` for other ranks.
+    """
 
     attempt: int
     local_rank: int
@@ -101,6 +104,7 @@ class Metric(Event, frozen=True, kw_only=True, tag="metric", gc=False):
     grad_norm: Number | None = None
     step_time: Number | None = None
     data_time: Number | None = None
+    comm_time: Number | None = None
     rate: Number | None = None
     rate_unit: str = ""
     memory_gib: Number | None = None

@@ -59,6 +59,7 @@ class Measured(msgspec.Struct, kw_only=True):
     lr: float | None = None
     grad_norm: float | None = None
     data_time_s: float | None = None
+    comm_time_s: float | None = None
     memory_gib: float | None = None
     eta_s: float | None = None
     mfu: float | None = None
@@ -220,7 +221,10 @@ class Reading:
             self._rates.setdefault(one.rate_unit, Average()).add(1 / one.rate, steps)
         if one.step_time_s is not None:
             self._times.add(one.step_time_s, steps)
-        beat = Beat(step=one.step, loss=one.loss, rate=one.rate, step_time=one.step_time_s, data_time=one.data_time_s)
+        beat = Beat(
+            step=one.step, loss=one.loss, rate=one.rate, unit=one.rate_unit or "", step_time=one.step_time_s,
+            data_time=one.data_time_s, comm_time=one.comm_time_s,
+        )  # fmt: skip
         self._beats.setdefault(one.rank, []).append(beat)
 
     @property
@@ -247,7 +251,7 @@ class Reading:
 
 
 UNKNOWN = -1
-NAMES = {"step_time": "step_time_s", "data_time": "data_time_s", "eta": "eta_s"}
+NAMES = {"step_time": "step_time_s", "data_time": "data_time_s", "comm_time": "comm_time_s", "eta": "eta_s"}
 
 
 def folded(entries: list[Measured], last_epoch: float | None = None) -> list[Measured]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import msgspec
 
 from engine import diagnosis, events
-from engine.alarms import Alarm, Beat, alarms
+from engine.alarms import BASELINE, WARM_UP, Alarm, Beat, alarms
 from engine.diagnosis import Failure, Kind, Source, Verdict
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ ERROR_FILE = "error.json"
 KINDS: dict[str, Kind] = {ERROR_FILE: "record", "journal.jsonl": "journal"}
 BEATS, FEW_BEATS, MANY = 64, 16, 128
 """Steps kept of a rank for the alarms; of many ranks the first and the last, one of which prints, keep more."""
+FIRST_BEATS = WARM_UP + BASELINE
+"""And so many of its first ones: what a throughput falls from."""
+BUSY = 90.0
+"""Percent of a node's processors in use that tell why a rank there is late."""
 MEASURED = tuple(field.name for field in msgspec.structs.fields(events.Metric) if field.default is None)
 ALARMS_EVERY = 5.0
 PLACE = re.compile(r"attempt_(\d+)/(\d+)/")
@@ -105,6 +109,7 @@ class RunState:
         self.job: events.Job | None = None
         self.logs: dict[tuple[int, str], Source] = {}
         self._beats: dict[int | None, deque[Beat]] = {}
+        self._first_beats: dict[int | None, list[Beat]] = {}
         self._alarms: tuple[float, list[Alarm]] = (-math.inf, [])
         self._judged: Verdict | None = None
         self._judge = False
@@ -244,13 +249,17 @@ class RunState:
             beats = self._beats[worker.rank] = deque(maxlen=BEATS if ends < MANY else FEW_BEATS)
         if metric.step is None or (beats and beats[-1].step == metric.step):
             return
+        if len(beats) == BEATS and len(first := self._first_beats.setdefault(worker.rank, [])) < FIRST_BEATS:
+            first.append(beats[0])
         beats.append(
             Beat(
                 step=metric.step,
                 loss=_number(metric.loss),
                 rate=_number(metric.rate),
+                unit=metric.rate_unit,
                 step_time=_number(metric.step_time),
                 data_time=_number(metric.data_time),
+                comm_time=_number(metric.comm_time),
                 t=metric.t - self.nodes[metric.node_rank].clock,
             )
         )
@@ -258,11 +267,26 @@ class RunState:
     def alarms(self, now: float) -> list[Alarm]:
         """What the ranks' progress says by itself; `now` in unix seconds. Judged again after ALARMS_EVERY at most."""
         if not 0 <= now - self._alarms[0] < ALARMS_EVERY:
-            ranks = {rank: list(beats) for rank, beats in self._beats.items()}
+            ranks = {rank: [*self._first_beats.get(rank, ()), *beats] for rank, beats in self._beats.items()}
             going_on = not self.failures() and any(worker.ended is None for worker in self.workers.values())
             found = alarms(ranks, now if going_on and not self.over else None)
-            self._alarms = (now, [self._with_stack(one) if one.kind == "stall" else one for one in found])
+            self._alarms = (now, [self._with_more(one) for one in found])
         return self._alarms[1]
+
+    def _with_more(self, alarm: Alarm) -> Alarm:
+        """A stall with the way to a stack, a straggler with what its host is busy with."""
+        if alarm.kind == "stall":
+            return self._with_stack(alarm)
+        if alarm.kind != "straggler":
+            return alarm
+        places = {worker.key[1] for worker in self.workers.values() if worker.rank == alarm.rank}
+        samples = {rank: node.sample.cpu for rank, node in self.nodes.items() if node.sample and node.sample.cpu}
+        busy = max((samples.get(place, 0.0) for place in places), default=0.0)
+        others = [cpu for place, cpu in samples.items() if place not in places]
+        if busy < BUSY or (others and busy < 1.2 * max(others)):
+            return alarm
+        host = self.nodes[min(places)].host
+        return msgspec.structs.replace(alarm, text=f"{alarm.text}; the processors of {host} are {busy:.0f}% busy")
 
     def _with_stack(self, stall: Alarm) -> Alarm:
         """A stall with the command that shows where the rank stands."""

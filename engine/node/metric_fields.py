@@ -36,7 +36,9 @@ SCALES = {"ms": 1e-3, "us": 1e-6, "mb": 1 / 1024, "mib": 1 / 1024, "m": 1 / 1024
 MAGNITUDES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 TIME_UNITS = frozenset(("", "s", "ms", "us", "sec", "secs", "second", "seconds"))
 EXACT = 2**53  # a step beyond this is no step
-PLAIN = frozenset(("epoch", "loss", "lr", "grad_norm", "step_time", "data_time", "rate", "memory_gib", "eta", "tflops"))
+PLAIN = frozenset(
+    ("epoch", "loss", "lr", "grad_norm", "step_time", "data_time", "comm_time", "rate", "memory_gib", "eta", "tflops")
+)
 
 
 def to_number(text: str) -> Optional[float]:
@@ -122,7 +124,7 @@ def name_fields(pairs: Iterable[Tuple[str, str, str, str]], keys: Aliases) -> Me
             if unit not in ("gb", "gib", "mb", "mib", "g", "m"):
                 continue
             value *= SCALES.get(unit, 1.0)
-        elif field in ("step_time", "data_time"):
+        elif field in ("step_time", "data_time", "comm_time"):
             unit = unit.partition("/")[0] if compiled(PER_STEP).fullmatch(unit) else unit
             if unit not in TIME_UNITS or total:
                 continue

@@ -48,6 +48,7 @@ ALIASES = alias_table(
     step_time ms <- step_time (ms), ms/step, ms/it, ms/iter, ms/batch
     data_time <- data_time, data time, data_loading_time, dataloader_time, data_loading(s), data
     data_time <- data_wait, data wait, dataload_time, data_load_time, batch_load_time, dataloading time
+    comm_time <- comm_time, comm time, communication time, allreduce_time, all_reduce_time, sync_time, wait_time
     rate tokens/s <- tokens/s, tokens/sec, tok/s, tok/sec, toks/s, tokens_per_second, tokens_per_sec
     rate tokens/s <- train_tokens_per_second, tps, wps, throughput/tokens_per_sec
     rate tokens/s/gpu <- tgs, tokens/s/gpu, tokens/sec/gpu, tok/s/gpu, tokens_per_sec_per_gpu
@@ -128,7 +129,7 @@ def meaning(key: str) -> Tuple[str, int]:
     if in_unit:
         target, order = meaning(in_unit.group(1))
         field, _, unit = target.partition(" ")
-        if unit in ("", "?") and field in ("step_time", "data_time", "memory_gib", "rate"):
+        if unit in ("", "?") and field in ("step_time", "data_time", "comm_time", "memory_gib", "rate"):
             unit = in_unit.group(2) or in_unit.group(3) or in_unit.group(4)
             return f"{field} {rate_unit(unit) or '?' if field == 'rate' else unit}", order
     words = key.split(" ")

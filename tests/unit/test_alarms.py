@@ -73,3 +73,30 @@ def test_a_run_that_stands_still_names_the_rank_that_is_behind() -> None:
     found = only(alarms({0: quiet(100), 1: quiet(97)}, now=200.0))
     assert (found.kind, found.rank, found.step) == ("stall", 1, 100)
     assert "100 s" in found.text
+
+
+def test_of_a_run_that_goes_on_a_throughput_that_came_back_raises_nothing() -> None:
+    beats = changed(quiet(), 40, 60, rate=50.0)
+    assert only(alarms({0: beats})).kind == "throughput-drop"
+    assert alarms({0: beats}, now=101.0) == []
+
+
+def test_rates_in_several_units_are_not_compared() -> None:
+    beats = [msgspec.structs.replace(b, unit="it/s" if (b.step or 0) % 3 else "samples/s") for b in quiet()]
+    assert alarms({0: [msgspec.structs.replace(b, rate=1.0) if b.unit == "it/s" else b for b in beats]}) == []
+
+
+def test_a_rank_that_all_others_wait_for() -> None:
+    waiting = changed(quiet(), 1, 100, comm_time=0.3)
+    found = only(alarms({0: waiting, 1: waiting, 2: changed(quiet(), 1, 100, comm_time=0.02)}))
+    assert (found.kind, found.rank) == ("straggler", 2)
+
+
+def test_ranks_that_wait_alike_raise_nothing() -> None:
+    waiting = changed(quiet(), 1, 100, comm_time=0.3)
+    assert alarms({0: waiting, 1: waiting, 2: changed(quiet(), 1, 100, comm_time=0.25)}) == []
+
+
+def test_a_noisy_loss_that_jumps_as_often_before_is_no_spike() -> None:
+    beats = [msgspec.structs.replace(b, loss=2.0 if (b.step or 0) % 6 else 6.0) for b in quiet()]
+    assert alarms({0: changed(beats, 90, 90, loss=7.0)}) == []

@@ -281,3 +281,29 @@ def test_the_end_of_a_run_is_no_stall() -> None:
     for step in range(10):
         state.apply(events.Metric(t=10.0 + step, node_rank=0, attempt=0, local_rank=0, step=step, loss=1.0))
     assert state.alarms(500.0) == []
+
+
+def test_throughput_is_compared_with_the_first_steps_of_a_long_run() -> None:
+    state = state_of(NodeStory(0).starts(), NodeStory(1).starts())
+    for step in range(400):
+        rate = 100.0 - step / 10  # so slowly that no two neighbours differ
+        beat = events.Metric(
+            t=10.0 + step, node_rank=0, attempt=0, local_rank=0, step=step, rate=rate, rate_unit="it/s"
+        )
+        state.apply(beat)
+    assert [alarm.kind for alarm in state.alarms(410.0)] == ["throughput-drop"]
+
+
+def test_a_late_rank_whose_host_is_busy_is_told_with_that() -> None:
+    state = state_of(NodeStory(0).starts(), NodeStory(1).starts())
+    for step in range(10):
+        for node_rank, wait in ((0, 0.4), (1, 0.01)):
+            beat = events.Metric(
+                t=10.0 + step, node_rank=node_rank, attempt=0, local_rank=0, step=step, step_time=1.0, comm_time=wait
+            )
+            state.apply(beat)
+    for node_rank, cpu in ((0, 30.0), (1, 99.0)):
+        state.apply(events.Sample(t=20.0, node_rank=node_rank, cpu=cpu))
+    (late,) = state.alarms(20.0)
+    assert (late.kind, late.rank) == ("straggler", state.workers[0, 1, 0].rank)
+    assert late.text.endswith(f"the processors of {state.nodes[1].host} are 99% busy")
