@@ -426,7 +426,7 @@ def _merged(old: events.Metric, new: events.Metric) -> events.Metric:
 
 
 def _number(value: float | str | None) -> float | None:
-    return None if value is None else float(value)
+    return value if value is None or value.__class__ is float else float(value)
 
 
 def _unhandled(event: NoReturn) -> NoReturn:

@@ -7,6 +7,7 @@ does not wait for it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 
 PLAIN = Plain()
+YOUNG = 20_000
+"""New objects between looks for garbage: a picture of thousands of ranks is as many, and they go by themselves."""
 SOON = 0.3
 """Seconds after the first picture, when the user reads it."""
 
@@ -99,9 +102,12 @@ class RankdeckApp(App[int]):
         self.set_timer(SOON, self._import_the_rest)
 
     async def _import_the_rest(self) -> None:
-        """So that no screen takes its time to open."""
+        """So that no screen takes its time to open; and what is there now for good need not be looked through again."""
         for name in keys.SCREENS:
             await asyncio.to_thread(importlib.import_module, name)
+        if not self.is_headless:
+            gc.freeze()
+            gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
     def first(self) -> Screen[Any]:
         """The screen that the command line asks for."""
