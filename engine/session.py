@@ -96,6 +96,7 @@ class Session:
         self.state = RunState(self.record.plan, profile.rendezvous.max_restarts)
         self.lost_after = LOST_AFTER
         self.wants: Callable[[int, str], bool] = lambda node_rank, stream: False
+        self.also: tuple[str, ...] = ()  # files of a run folder that are no logs, for `wants`
         self.replay = 0
         self.retell = False
         self.sampling = False
@@ -205,7 +206,7 @@ class Session:
                 self._tell(self._viewer.event, event)
         for rank, watch in self._watches.items():
             node = self.state.nodes[rank]
-            wanted = [name for name in (TORCHRUN_LOG, *node.streams) if self.wants(rank, name)]
+            wanted = [name for name in (TORCHRUN_LOG, *self.also, *node.streams) if self.wants(rank, name)]
             needed = {*wanted, *self._evidence(rank)}
             watch.open_logs(needed)
             for name in wanted:

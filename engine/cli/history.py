@@ -166,11 +166,14 @@ class LinesAsJson(Plain):
 
 
 def pull(options: Namespace) -> int:
+    from engine.node.xtuner import COLLECTED
+
     folder = runs.find(options.run)
 
     async def work(connector: Connector) -> int:
         session = opened(folder, connector, Quiet())
         session.wants = lambda node_rank, stream: True
+        session.also = (COLLECTED,)
         state = await session.watch(once=True)
         target = folder.path
         if options.directory is not None:

@@ -18,7 +18,7 @@ STEP = 4 * CHUNK  # bytes that one step reads at most
 KEPT_OPEN = 200  # files, or a quarter of what the node allows; where more are followed, each is opened for each read
 FINGERPRINT = 4096
 STREAM = re.compile(
-    r"(?:journal\.jsonl|torchrun\.log|slurm\.log|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout\.log|stderr\.log|error\.json))"
+    r"(?:journal\.jsonl|torchrun\.log|slurm\.log|work_dir\.tar\.gz|ranks/[A-Za-z0-9][A-Za-z0-9._-]{0,200}/attempt_[0-9]{1,6}/[0-9]{1,6}/(?:stdout\.log|stderr\.log|error\.json))"
 )
 """The only files that travel; the workstation checks the same pattern."""
 ADOPTED = "adopted"

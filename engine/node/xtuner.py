@@ -7,12 +7,14 @@ programs of these names stand first on its PATH: each runs the real one and writ
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from typing import Any, Dict, List
@@ -20,6 +22,8 @@ from typing import Any, Dict, List
 STARTED = ("python", "torchrun")
 STARTED_NOTHING, CANNOT_START = 1, 127
 TICK_SECONDS = 0.05
+COLLECTED, COLLECTED_BYTES = "work_dir.tar.gz", 32 << 20
+TEXTS = (".log", ".json", ".jsonl", ".py", ".yaml", ".txt", "last_checkpoint")
 WATCH = """#!/bin/sh
 export PATH={path}
 echo $$ > {folder}/pid
@@ -35,14 +39,44 @@ exit $code
 
 def run(command: List[str]) -> int:
     """Run XTuner's command to its end; the exit status of what it started, -N for signal N."""
-    folder = tempfile.mkdtemp(prefix="xtuner-", dir=os.environ.get("RANKDECK_RUN_DIR"))
+    run_dir = os.environ.get("RANKDECK_RUN_DIR")
+    folder, began = tempfile.mkdtemp(prefix="xtuner-", dir=run_dir), time.time()
     try:
-        return Command(folder, command).end()
+        code = Command(folder, command).end()
+        if run_dir and os.environ.get("SLURM_LOCALID", "0") == "0":
+            collect(work_dir(command), os.path.join(run_dir, COLLECTED), began)
+        return code
     except OSError as error:
         sys.stderr.write("rankdeck: %s cannot be started: %s\n" % (command[0], error))
         return CANNOT_START
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def work_dir(command: List[str]) -> str:
+    """Where `xtuner train CONFIG …` writes, unless CONFIG itself says so: --work-dir, or work_dirs/ and its name."""
+    found = os.path.join("work_dirs", os.path.splitext(os.path.basename("".join(command[2:3])))[0])
+    for word, following in zip(command, [*command[1:], ""]):
+        if word == "--work-dir":
+            found = following
+        elif word.startswith("--work-dir="):
+            found = word.partition("=")[2]
+    return found
+
+
+def collect(folder: str, target: str, since: float) -> None:
+    """The texts (logs, scalars, the config) that were written in the work dir since then, as one file: what `rankdeck
+    pull` brings. Weights stay where they are."""
+    left = COLLECTED_BYTES
+    with contextlib.suppress(OSError):
+        with tarfile.open(target + ".new", "w:gz") as archive:
+            for here, _, names in os.walk(folder):
+                for path in (os.path.join(here, name) for name in sorted(names) if name.endswith(TEXTS)):
+                    about = os.stat(path)
+                    if about.st_mtime >= since - 1 and about.st_size <= left:
+                        left -= about.st_size
+                        archive.add(path, os.path.relpath(path, folder), recursive=False)
+        os.replace(target + ".new", target)
 
 
 class Command:

@@ -78,18 +78,20 @@ def run(
             group["lr"] = lr
 
         shares = deal.step(step)
-        local_loss = torch.zeros((), device=device)
+        losses = []
         for number, share in enumerate(shares, 1):
             with watch.loading():
                 batch = next(feed)
             with contextlib.nullcontext() if number == len(shares) else ddp.no_sync():
-                weighed = parts.forward(batch) * share.weight
+                weighed = parts.forward(batch)
+                if share.weight != 1:
+                    weighed = weighed * share.weight
                 scaler.scale(weighed).backward()  # type: ignore[no-untyped-call]
-            local_loss += weighed.detach()
+            losses.append(weighed.detach())
         backward = watch.mark()
 
         scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
+        norm = clipped([p.grad for p in parameters if p.grad is not None], config.grad_clip)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -99,7 +101,7 @@ def run(
         record = Step(
             step=step, epoch=step / deal.steps, lr=lr, samples=deal.size(step - 1), data_time=watch.data - waited
         )
-        news.add(record, local_loss, norm, Marks(started, backward, ended))
+        news.add(record, sum(losses[1:], losses[0]), norm, Marks(started, backward, ended))
         before, sent, save = sent, None, False
         if len(news.steps) >= every:
             overdue = 0 < config.checkpoint_minutes < (time.monotonic() - saved) / 60
@@ -160,6 +162,17 @@ def introduce(config: Config, world: World, device: torch.device, parts: Parts, 
         )
         if first:
             note(f"resumed: from step {first}")
+
+
+def clipped(gradients: list[torch.Tensor], most: float) -> torch.Tensor:
+    """Scales the gradients down to a norm of `most` (0: leaves them) and gives the norm that they had.
+
+    As torch.nn.utils.clip_grad_norm_, for dense gradients of one device: a tenth of a small step is spent in there.
+    """
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if most:
+        torch._foreach_mul_(gradients, torch.clamp(most / (norm + 1e-6), max=1.0))
+    return norm
 
 
 def checksum(model: torch.nn.Module) -> int:

@@ -90,7 +90,9 @@ def set_up(config: Config, world: World, device: torch.device) -> Parts:
     mixed = config.precision != "fp32"
 
     def forward(batch: Any) -> torch.Tensor:
-        with torch.autocast(device.type, DTYPES[config.precision], enabled=mixed):
+        if not mixed:
+            return loss_of(called, batch)
+        with torch.autocast(device.type, DTYPES[config.precision]):
             return loss_of(called, batch)
 
     peak = config.peak_tflops * 1e12 or peak_flops(device, config.precision)

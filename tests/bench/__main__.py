@@ -1,4 +1,4 @@
-"""Measure Rankdeck beside what a user would use instead: python -m tests.bench [--rounds N] [NAME]…
+"""Measure Rankdeck beside what a user would use instead: python -m tests.bench [--rounds N] [--readme] [NAME]…
 
 Exit status 0 whatever the figures say: a busy machine is no failure. 2 for a name that is none.
 """
@@ -9,9 +9,11 @@ import argparse
 import importlib
 import os
 import time
+from pathlib import Path
 
-from tests.bench.figures import Figure, table
+from tests.bench.figures import Figure, markdown, table
 
+README = Path(__file__).parents[2] / "README.md"
 NAMES = ("fanout", "many", "start", "logs", "node", "training", "engine", "unmodified", "dashboard", "logview")
 
 
@@ -20,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--readme", action="store_true", help="write them where README.md has a place for them")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
@@ -30,7 +33,17 @@ def main() -> None:
         print(f"{name}: {time.monotonic() - began:.0f} s, load {load:.1f} before", flush=True)
         print(table(found), flush=True)
         figures += found
+        if options.readme:
+            write_down(name, markdown(found))
     print(f"\nall, on {os.cpu_count()} cores\n{table(figures)}")
+
+
+def write_down(name: str, rows: str) -> None:
+    """Puts a measurement's table between its marks in README.md, where it has any."""
+    text = README.read_text()
+    before, mark, rest = text.partition(f"<!-- {name} -->\n")
+    if mark:
+        README.write_text(before + mark + rows + rest[rest.index(f"<!-- /{name} -->") :])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """The training engine's samples/s beside the same training by other loops, and its gradient hooks on slow links.
 
-python -m tests.bench engine
+python -m tests.bench engine [--readme]
 
 loops   two ranks on this machine, in turn: a DDP loop written by hand, transformers' Trainer, Lightning, mmengine.
         Those three live in an environment of the bench's own, $RANKDECK_BENCH_ENV or ~/.cache/rankdeck-bench, which
         is made with pip at the first use.
 scale   one, two and four ranks, each with the same batch.
 links   two and four hosts (network namespaces; root) on links of 100 Mbit/s and 1 Gbit/s, by each hook.
+losses  the loss after equal steps by each hook, on two hosts at 1 Gbit/s.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -31,21 +33,43 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("transformers<5", "accelerate", "lightning", "mmengine")
-LOOPS = {"bare": 1.0, "transformers": 1.2, "lightning": 1.2, "mmengine": 1.2}  # least ratio of ours to each
+
+
+class Loop(NamedTuple):
+    """What it is called, and the least ratio of ours to it."""
+
+    name: str
+    least: float
+
+
+LOOPS = {
+    "bare": Loop("a DDP loop written by hand", 1.0),
+    "transformers": Loop("transformers' Trainer", 1.2),
+    "lightning": Loop("Lightning", 1.2),
+    "mmengine": Loop("mmengine", 1.2),
+}
 STEPS, WARM = 120, 20
+SIZES = {
+    "": [f"steps={STEPS}"],
+    "70,000 parameters: ": ["layers=1", "width=64", "context=32", "per_device_batch=4", f"steps={5 * STEPS}"],
+}
 HOOKS = {"none": [], "fp16": [], "bf16": [], "int8": [], "powersgd": ["powersgd_start=2"]}
 LINK_WORK = ["data=synthetic", "layers=4", "width=256", "context=32", "per_device_batch=2", "log_every=1"]
-LINK_STEPS, LINK_WARM = 12, 5
+LINK_STEPS, LINK_WARM = 10, 4
 REACH = 0.9  # of the ratio of bytes
+LOSS_WORK = ["log_every=10", "powersgd_start=50"]  # the engine's own model and text
+LOSS_STEPS, LOSS_COUNTED = 150, 20
+LOSS_APART = 0.01
 
 
 class Paces(NamedTuple):
     """Of one run: samples/s of all ranks over the counted steps, seconds of a median step, share of exposed
-    communication."""
+    communication, mean loss of the last steps."""
 
     samples_per_s: float
     step: float
     exposed: float
+    loss: float
 
 
 def measure(rounds: int) -> list[Figure]:
@@ -57,20 +81,25 @@ def measure(rounds: int) -> list[Figure]:
     return figures + links()
 
 
-def ours(settings: list[str], steps: int, warm: int, hosts: tuple[Host, ...] | int) -> Paces:
-    """Runs the engine with one rank a host, or so many ranks here."""
+def ours(runs: list[list[str]], warm: int, hosts: tuple[Host, ...] | int) -> list[Paces]:
+    """One training of the engine after the other, with one rank a host, or so many ranks here."""
     share = None if isinstance(hosts, int) else hosts[0].cluster.share  # the hosts have a /tmp each
     with tempfile.TemporaryDirectory(dir=share) as folder:
         Path(folder).chmod(0o777)
-        pairs = [*settings, f"steps={steps}", f"out={folder}"]
-        run(["-m", "engine.train", *(word for pair in pairs for word in ("--set", pair))], hosts)
-        lines = Path(folder, "metrics", "rank0.jsonl").read_text().splitlines()
-    said = [json.loads(line) for line in lines][warm:]
+        asked = [[*settings, f"out={folder}/{number}"] for number, settings in enumerate(runs)]
+        port = free_port() if isinstance(hosts, int) else 29600
+        run(["-m", "tests.bench.hooked", str(port), json.dumps(asked)], hosts)
+        return [paces(Path(folder, str(number), "metrics", "rank0.jsonl"), warm) for number in range(len(runs))]
+
+
+def paces(metrics: Path, warm: int) -> Paces:
+    said = [json.loads(line) for line in metrics.read_text().splitlines()][warm:]
     spent = sum(step["step_time"] for step in said)
     return Paces(
         samples_per_s=sum(step["samples"] for step in said) / spent,
         step=statistics.median(step["step_time"] for step in said),
         exposed=sum(step["comm_time"] for step in said) / spent,
+        loss=statistics.mean(step["loss"] for step in said[-LOSS_COUNTED:]),
     )
 
 
@@ -90,7 +119,7 @@ def run(argv: list[str], hosts: tuple[Host, ...] | int, python: str = sys.execut
         else:
             ranks.append(hosts[rank].start([python, *argv], env=env, **pipes))
     try:
-        said = [process.communicate(timeout=150) for process in ranks]
+        said = [process.communicate(timeout=300) for process in ranks]
     finally:
         for process in ranks:
             process.kill()
@@ -103,49 +132,52 @@ def run(argv: list[str], hosts: tuple[Host, ...] | int, python: str = sys.execut
 def foreign() -> str:
     """The Python of the environment that holds the other loops, and sees this one's packages, torch among them."""
     folder = Path(os.environ.get("RANKDECK_BENCH_ENV", "~/.cache/rankdeck-bench")).expanduser()
-    python = folder / "bin/python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
+    python, whole = folder / "bin/python", folder / "whole"
+    if not whole.exists():
+        venv.create(folder, with_pip=True, clear=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         here = [path for path in sys.path if path.endswith("site-packages")]
         (folder / "lib" / version / "site-packages/bench.pth").write_text("\n".join(here) + "\n")
         subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+        whole.touch()
     return str(python)
 
 
 def loops(rounds: int) -> list[Figure]:
-    """In turn, the first of a round being the last of the next; a loop that cannot run here is named and left out."""
-    seen: dict[str, list[float]] = {"ours": [], **{kind: [] for kind in LOOPS}}
-    python = {"bare": sys.executable}
+    """By the size of the model, in turn, the first of a round being the last of the next; a loop that cannot run here
+    is named and left out."""
+    seen: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
-        for kind in sorted(seen, reverse=bool(number % 2)):
+        for kind, size in sorted(itertools.product(["ours", *LOOPS], SIZES), reverse=bool(number % 2)):
+            work = [*WORK, *SIZES[size]]
             try:
                 if kind == "ours":
-                    seen[kind].append(ours(WORK, STEPS, WARM, 2).samples_per_s)
+                    pace = ours([work], WARM, 2)[0].samples_per_s
                 else:
-                    argv = ["-m", "tests.bench.loops", kind, str(STEPS), str(WARM)]
-                    out = run(argv, 2, python.get(kind) or foreign())
-                    seen[kind].append(json.loads(out.splitlines()[-1])["samples_per_s"])
+                    argv = ["-m", "tests.bench.loops", kind, str(WARM), *work]
+                    out = run(argv, 2, sys.executable if kind == "bare" else foreign())
+                    pace = json.loads(out.splitlines()[-1])["samples_per_s"]
+                seen.setdefault((kind, size), []).append(pace)
             except (RuntimeError, subprocess.SubprocessError) as error:
                 print(f"{kind}: {error}", flush=True)
-    middle = statistics.median(seen["ours"])
     return [
         Figure(
-            f"engine.train beside {kind}, 2 ranks",
-            spread(seen["ours"], 0, "samples/s"),
-            spread(seen[kind], 0, "samples/s"),
-            middle / statistics.median(seen[kind]),
-            least,
+            f"{size}engine.train beside {LOOPS[kind].name}, 2 ranks",
+            spread(seen["ours", size], 0, "samples/s"),
+            spread(seen[kind, size], 0, "samples/s"),
+            statistics.median(seen["ours", size]) / statistics.median(seen[kind, size]),
+            LOOPS[kind].least,
             "least",
         )
-        for kind, least in LOOPS.items()
-        if seen[kind]
+        for size, kind in itertools.product(SIZES, LOOPS)
+        if (kind, size) in seen
     ]
 
 
 def scale(rounds: int) -> list[Figure]:
     """Weak scaling: samples/s a rank beside one rank's, as far as there are cores for the ranks."""
-    seen = {count: [ours(WORK, STEPS, WARM, count) for _ in range(rounds)] for count in (1, 2, 4)}
+    work = [*WORK, f"steps={STEPS}"]
+    seen = {count: ours([work] * rounds, WARM, count) for count in (1, 2, 4)}
     each = {count: [paces.samples_per_s / count for paces in of] for count, of in seen.items()}
     figures = []
     for count in (2, 4):
@@ -155,7 +187,7 @@ def scale(rounds: int) -> list[Figure]:
             Figure(
                 f"weak scaling, {count} ranks on {os.cpu_count()} cores, {exposed:.0%} exposed communication",
                 spread(each[count], 0, "samples/s a rank"),
-                spread(each[1], 0, "alone"),
+                f"alone {spread(each[1], 0, 'samples/s')}",
                 statistics.median(each[count]) / statistics.median(each[1]),
                 0.8 * fair,
                 "least",
@@ -166,7 +198,7 @@ def scale(rounds: int) -> list[Figure]:
 
 def links() -> list[Figure]:
     """The speed-up by each hook over none, and what the ratio of bytes allows: the part of a step without a hook that
-    is not exposed communication stays."""
+    is not exposed communication stays. And the losses."""
     figures = []
     for count in (2, 4):
         cluster = Cluster(count)
@@ -175,23 +207,24 @@ def links() -> list[Figure]:
                 for host in cluster.hosts:
                     host.slow(rate=rate)
                 figures += link(cluster.hosts, rate)
+            if count == 2:
+                figures += losses(cluster.hosts)
         finally:
             cluster.close()
     return figures
 
 
 def link(hosts: tuple[Host, ...], rate: str) -> list[Figure]:
-    seen = {
-        hook: ours([*LINK_WORK, f"hook={hook}", *more], LINK_STEPS, LINK_WARM, hosts) for hook, more in HOOKS.items()
-    }
+    work = [[*LINK_WORK, f"steps={LINK_STEPS}", f"hook={hook}", *more] for hook, more in HOOKS.items()]
+    seen = dict(zip(HOOKS, ours(work, LINK_WARM, hosts), strict=True))
     plain = seen.pop("none")
     return [
         Figure(
-            f"{hook} on {len(hosts)} hosts at {rate}, step",
+            f"{hook} on {len(hosts)} hosts at {rate}, {PART[hook]:.0%} of the bytes, step",
             f"{paces.step * 1e3:.0f} ms",
-            f"{plain.step * 1e3:.0f} ms",
+            f"none {plain.step * 1e3:.0f} ms, {plain.exposed:.0%} exposed",
             plain.step / paces.step,
-            REACH * plain.step / (plain.step * (1 - plain.exposed * (1 - PART[hook]))),
+            REACH / (1 - plain.exposed * (1 - PART[hook])),
             "least",
         )
         for hook, paces in seen.items()
@@ -201,7 +234,27 @@ def link(hosts: tuple[Host, ...], rate: str) -> list[Figure]:
 PART = {"fp16": 1 / 2, "bf16": 1 / 2, "int8": 1 / 4, "powersgd": 0.03}  # of the bytes of no hook
 
 
-if __name__ == "__main__":
-    from tests.bench.figures import table
+def losses(hosts: tuple[Host, ...]) -> list[Figure]:
+    """After equal steps, the mean over the last of them."""
+    work = [[*LOSS_WORK, f"steps={LOSS_STEPS}", f"hook={hook}"] for hook in HOOKS]
+    seen = {hook: paces.loss for hook, paces in zip(HOOKS, ours(work, 0, hosts), strict=True)}
+    plain = seen.pop("none")
+    return [
+        Figure(
+            f"loss after {LOSS_STEPS} steps by {hook}",
+            f"{loss:.4f}",
+            f"none {plain:.4f}",
+            abs(loss / plain - 1) * 100,
+            LOSS_APART * 100,
+            unit="%",
+        )
+        for hook, loss in seen.items()
+    ]
 
-    print(table(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 3)))
+
+if __name__ == "__main__":
+    from tests.bench.figures import markdown
+
+    # one part alone, as README.md shows it: python -m tests.bench.engine loops|scale|links [ROUNDS]
+    part, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    print(markdown(links() if part == "links" else {"loops": loops, "scale": scale}[part](count)))

@@ -52,3 +52,14 @@ def table(figures: Sequence[Figure]) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def markdown(figures: Sequence[Figure]) -> str:
+    """The figures as README.md shows them."""
+    rows = ["| what | Rankdeck | instead | figure | aim | |", "|---|---|---|---|---|---|"]
+    for figure in figures:
+        unit = "" if figure.unit == "×" else f" {figure.unit}"
+        value, target = f"{figure.value:.3g}{unit}", f"{SIGNS[figure.bound]} {figure.target:.3g}{unit}"
+        cells = [figure.what, figure.ours, figure.beside, value, target, "met" if figure.met else "missed"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"

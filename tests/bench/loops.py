@@ -1,6 +1,6 @@
 """The same training by other loops than ours: the same model, data, optimizer, batch and number of ranks.
 
-    python -m tests.bench.loops KIND STEPS WARM      as each rank, with torchrun's variables
+    python -m tests.bench.loops KIND WARM KEY=VALUE…      as each rank, with torchrun's variables
 
 Rank 0 prints one JSON object: samples/s of all ranks over the steps after the first WARM. Every loop clips gradients to
 1, follows a learning rate that changes every step, and logs its loss every tenth step, as ours does.
@@ -179,8 +179,9 @@ KINDS = {"bare": bare, "transformers": transformers, "lightning": lightning, "mm
 
 
 def main() -> None:
-    kind, steps, warm = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    config = load(None, WORK)
+    kind, warm = sys.argv[1], int(sys.argv[2])
+    config = load(None, sys.argv[3:])
+    steps = config.steps
     ended: list[float] = []
     with contextlib.redirect_stdout(sys.stderr):
         KINDS[kind](config, steps, ended)

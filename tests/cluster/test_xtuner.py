@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,11 @@ def test_two_nodes_train_by_its_contract_and_a_second_run_goes_on_where_the_firs
     for host, ranks in zip(hosts[:2], ("01", "01"), strict=True):
         logs = node_folder(host, run).glob("n*/ranks/*/attempt_0/*/stdout.log")
         assert sorted(log.parent.name for log in logs) == list(ranks)
+
+    pulled = user.run("pull", run, "pulled")
+    assert pulled.returncode == 0, pulled.stderr
+    with tarfile.open(user.home / "pulled/n0/work_dir.tar.gz") as work:
+        assert sorted(work.getnames()) == ["last_checkpoint", "standin.log"], "the texts, and no weights"
 
     again = profile(user, "again", "--cfg-options", "resume=True", "iters=25", nodes=two)
     done = user.run("launch", again)

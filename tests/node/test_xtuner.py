@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+
+from engine.node.xtuner import COLLECTED, COLLECTED_BYTES, collect, work_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +67,29 @@ def test_a_command_that_is_not_there_is_named(program: Path, tmp_path: Path) -> 
     code, err = Started(program, tmp_path, "#!/nowhere/python\n").said()
     assert code == 127
     assert "xtuner" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["configs/sft.py"], "work_dirs/sft"),
+        (["c", "--seed", "1", "--work-dir", "a"], "a"),
+        (["c", "--work-dir=a", "--work-dir=b"], "b"),
+    ],
+)
+def test_the_work_dir_is_what_xtuner_takes_for_it(words: list[str], folder: str) -> None:
+    assert work_dir(["xtuner", "train", *words]) == folder
+
+
+def test_what_this_run_wrote_in_its_work_dir_is_collected_but_for_weights(tmp_path: Path) -> None:
+    (tmp_path / "work/20261124/vis_data").mkdir(parents=True)
+    for name in ("20261124/a.log", "20261124/vis_data/scalars.json", "iter_5.pth", "earlier.log", "huge.log"):
+        (tmp_path / "work" / name).write_text("x")
+    os.utime(tmp_path / "work/earlier.log", (1, 1))
+    os.truncate(tmp_path / "work/huge.log", COLLECTED_BYTES + 1)
+    collect(str(tmp_path / "work"), str(tmp_path / COLLECTED), time.time() - 60)
+    with tarfile.open(tmp_path / COLLECTED) as archive:
+        assert sorted(archive.getnames()) == ["20261124/a.log", "20261124/vis_data/scalars.json"]
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["from torchrun", "from Slurm, to every process"])
