@@ -110,7 +110,7 @@ class RunState:
         self.logs: dict[tuple[int, str], Source] = {}
         self._beats: dict[int | None, deque[Beat]] = {}
         self._first_beats: dict[int | None, list[Beat]] = {}
-        self._alarms: tuple[float, list[Alarm]] = (-math.inf, [])
+        self._alarms: tuple[float, bool, list[Alarm]] = (-math.inf, False, [])
         self._judged: Verdict | None = None
         self._judge = False
 
@@ -265,13 +265,15 @@ class RunState:
         )
 
     def alarms(self, now: float) -> list[Alarm]:
-        """What the ranks' progress says by itself; `now` in unix seconds. Judged again after ALARMS_EVERY at most."""
-        if not 0 <= now - self._alarms[0] < ALARMS_EVERY:
+        """What the ranks' progress says; `now` in unix seconds. Judged again after ALARMS_EVERY, and at the end."""
+        judged, was_over, found = self._alarms
+        if self.over != was_over or not 0 <= now - judged < ALARMS_EVERY:
             ranks = {rank: [*self._first_beats.get(rank, ()), *beats] for rank, beats in self._beats.items()}
             going_on = not self.failures() and any(worker.ended is None for worker in self.workers.values())
             found = alarms(ranks, now if going_on and not self.over else None)
-            self._alarms = (now, [self._with_more(one) for one in found])
-        return self._alarms[1]
+            found = [self._with_more(one) for one in found]
+            self._alarms = (now, self.over, found)
+        return found
 
     def _with_more(self, alarm: Alarm) -> Alarm:
         """A stall with the way to a stack, a straggler with what its host is busy with."""

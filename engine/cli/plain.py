@@ -31,11 +31,22 @@ class Plain:
         self._live = self._talk.isatty()
         self._shown = False
         self._drawn = 0.0
+        self._warned: set[str] = set()
 
     def event(self, event: events.AnyEvent) -> None:
         if text := words(event, self._state()):
             self.say(text)
+        if isinstance(event, (events.Metric, events.Sample, events.Finished)):
+            self._warn()
         self._status()
+
+    def _warn(self) -> None:
+        """Tell what is odd about the run's progress, each kind of it once."""
+        state = self._state()
+        for alarm in state.alarms(time.time()) if state is not None else ():
+            if alarm.kind not in self._warned:
+                self._warned.add(alarm.kind)
+                self.say(f"! {alarm.kind}: {alarm.text}")
 
     def log(self, node_rank: int, stream: str, data: bytes) -> None:
         """Bytes of a log: whole lines are printed at once, the rest waits for its end."""

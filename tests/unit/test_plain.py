@@ -121,3 +121,13 @@ def test_programs_get_every_event_as_an_object_and_no_log() -> None:
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(line["type"], line["node_rank"]) for line in lines][:2] == [("supervisor", 0), ("torchrun", 0)]
     assert [events.decode(line.encode()) for line in out.getvalue().splitlines()] == story.told
+
+
+def test_what_is_odd_about_the_progress_is_told_once() -> None:
+    talk = io.StringIO()
+    viewer, _, state = plain(talk)
+    for step in range(3):
+        beat = events.Metric(t=1.0 + step, node_rank=0, attempt=0, local_rank=0, step=step, loss="nan")
+        state.apply(beat)
+        viewer.event(beat)
+    assert talk.getvalue() == "! nan-loss: the loss is nan at step 0\n"
