@@ -87,7 +87,8 @@ NATIVE = re.compile(
     r"Fatal Python error: |terminate called (?:after throwing|without an active)"
     r"|\*\*\* (?:Process received signal|stack smashing)"
     r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S{0,40}(?:\(\))?: (?:invalid|corrupt|memory)"
-    r"|(?P<shell>^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception)"
+    r"|(?P<shell>^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception"
+    r"|^\S{1,200}: line \d+:\s+\d+ (?:Segmentation fault|Bus error|Aborted|Killed|Illegal instruction|Floating point))"
 )
 NEAR_END = 2000
 """Lines at the end of a worker's log among which it says that it crashed: dumps of many threads are long."""
@@ -370,7 +371,9 @@ def _told(node: Node) -> list[Death]:
     if own_end or node.agent.death:
         deaths.append(_agents(node, own_end))
     elif loose and not found and not loose[-1].aside and fatal(loose[-1], node.shared):
-        deaths.append(Death(Failure("torchrun", 0.0, node.node_rank, code=1), node.shared, loose, timed=False))
+        deaths.append(Death(Failure("worker", 0.0, node.node_rank, code=1), node.shared, loose, timed=False))
+    elif not found and survived is None and (native := _native(node.shared)) and not _progress(node.shared, native):
+        deaths.append(Death(Failure("worker", 0.0, node.node_rank), node.shared, [], native, timed=False))
     return deaths
 
 

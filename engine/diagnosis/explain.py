@@ -84,7 +84,7 @@ BY_NATIVE = (
     (re.compile(r"Bus error"), signals.SIGBUS),
     (re.compile(r"Illegal instruction"), signals.SIGILL),
     (re.compile(r"Floating point exception"), signals.SIGFPE),
-    (re.compile(r"^Killed$"), signals.SIGKILL),
+    (re.compile(r"^Killed$|^\S{1,200}: line \d+:\s+\d+ Killed"), signals.SIGKILL),
     (re.compile(r"."), signals.SIGABRT),
 )
 FAULT = re.compile(r'\s{0,80}File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
