@@ -349,6 +349,7 @@ def _speaks_unicode() -> bool:
 def run(options: Namespace) -> int:
     """Open the screen; the exit code."""
     terminal.keep_alt_digits()
+    terminal.take_any_bytes()
     terminal.measure_anew()
     app = RankdeckApp(options)
     app.run()

@@ -6,10 +6,12 @@ What Textual keeps to itself is read here and nowhere else, each with what happe
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import os
 import sys
 import termios
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +41,16 @@ def keep_alt_digits() -> None:
         sequences: Any = ANSI_SEQUENCES_KEYS
         for digit in "0123456789":
             sequences.pop(f"\x1b{digit}", None)
+
+
+def take_any_bytes() -> None:
+    """Let what is typed or pasted be no UTF-8: Textual ends the program then."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from textual.drivers import linux_driver
+
+        driver: Any = linux_driver
+        if driver.getincrementaldecoder is codecs.getincrementaldecoder:
+            driver.getincrementaldecoder = lambda name: partial(codecs.getincrementaldecoder(name), errors="replace")
 
 
 def measure_anew() -> None:

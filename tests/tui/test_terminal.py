@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -89,6 +90,18 @@ def test_ctrl_z_gives_the_shell_its_terminal_back_and_fg_goes_on() -> None:
         assert_clean(terminal)
         terminal.process.send_signal(signal.SIGCONT)
         terminal.wait_for("SUCCEEDED")
+
+
+def test_a_paste_that_is_no_text_ends_nothing() -> None:
+    folder = made_run(lines=50)
+    with Terminal("attach", folder.run, columns=120, lines=40) as screen:
+        screen.wait_for("SUCCEEDED")
+        for junk in (b"\xff\xfe\x9b2J\xc3", b"\x1b[200~" + bytes(range(128, 256)) + b"\x1b[201~"):
+            os.write(screen._master, junk)
+            screen.settle(seconds=3.0)
+        screen.type("2")
+        screen.wait_for("NODE")
+        assert screen.process.poll() is None
 
 
 @pytest.mark.parametrize("environ", [{}, {"COLUMNS": "80", "LINES": "24"}], ids=["plain", "exported size"])
