@@ -390,9 +390,11 @@ def _survived(node: Node) -> Line | None:
     if not node.agent.failed or node.agent.summary:
         return None
     last = node.agent.failed[-1].line
-    final = any("ChildFailedError" in line.text for line in node.shared if line.place > last.place)
+    after = [line for line in node.shared if line.place > last.place and line.text.strip()]
+    ended = bool(after) and ("Traceback" in after[0].text or any("ChildFailedError" in line.text for line in after))
+    said = [line for lines in node.workers.values() for line in lines if line.place > last.place] or after
     again = max((attempt for attempt, _ in node.workers), default=0) >= len(node.agent.failed)
-    return last if not final and (again or node.went_on(last)) else None
+    return last if not ended and (again or any(line.file == last.file for line in said)) else None
 
 
 def _add(node: Node, found: dict[tuple[int, int], Death], attempt: int, seen: Seen) -> None:

@@ -39,6 +39,8 @@ WRAPPINGS = (
     re.compile(r"\[(?!rank\d)(?!default\d)(?:pod/)?[A-Za-z0-9][\w.:/-]{0,120}\]:? (?!\[?[A-Za-z]+\]?:? *-)"),
 )
 """What whole files are wrapped in, as far as it says nothing about ranks; an indentation is counted out."""
+HOST = re.compile(r"[A-Za-z][\w.-]*\d[\w.-]*")
+"""A name that all lines begin with, where it has a number: `2025-03-27 17:31:09 sm228-a100 …`."""
 SPEAKERS = frozenset(
     [
         "srun",
@@ -127,9 +129,13 @@ def wrappings(texts: Sequence[str]) -> tuple[re.Pattern[str], ...]:
         fits = next((one for one in WRAPPINGS if sum(map(bool, map(one.match, left))) >= enough), None)
         if fits is None:
             indent = min(len(text) - len(text.lstrip(" ")) for text in left)
-            if not indent:
+            word, times = Counter(text.partition(" ")[0] for text in left).most_common(1)[0]
+            if indent:
+                fits = re.compile(f" {{{indent}}}")
+            elif times >= enough and HOST.fullmatch(word):
+                fits = re.compile(re.escape(word) + " ")
+            else:
                 break
-            fits = re.compile(f" {{{indent}}}")
         found.append(fits)
         left = [stripped(text, (fits,)) for text in left]
         left = [text for text in left if text.strip()]

@@ -59,7 +59,7 @@ def accused(case: Case) -> Verdict | None:
     # A journal knows of every end: what it does not call a failure has not vanished.
     ended = heard or [i for i in case.incidents if i.rule.id == "terminated" and not case.journaled]
     nodes = [node_rank for node_rank in case.nodes if node_rank not in {node for node, _ in spoke}]
-    if ended and len(nodes) == 1:
+    if ended and len(nodes) == 1 and (heard or case.nodes[nodes[0]].shared or not case.nodes[nodes[0]].empty):
         return _silent_node(case, nodes[0], ended)
     if finding is not None:
         return _by_watchdog(case, finding)
