@@ -210,12 +210,14 @@ class Reading:
 
     def _count(self, one: Measured) -> None:
         self._steps += 1
-        if self._last is None or (one.step or 0) >= (self._last.step or 0):
+        # Steps may be counted within an epoch: of one rank the newest line is the newest.
+        if self._last is None or one.rank == self._last.rank or _place(one) >= _place(self._last):
             latest = msgspec.structs.replace(one)
             if self._last is not None:
                 latest.take(self._last)
             self._last = latest
-        steps = max(1, (one.step or 0) - self._before.get(one.rank, 0))
+        before = self._before.get(one.rank, 0)
+        steps = max(1, (one.step or 0) - (before if before < (one.step or 0) else 0))
         self._before[one.rank] = one.step or 0
         if one.rate and one.rate_unit:
             self._rates.setdefault(one.rate_unit, Average()).add(1 / one.rate, steps)
@@ -259,8 +261,9 @@ def folded(entries: list[Measured], last_epoch: float | None = None) -> list[Mea
 
     `last_epoch` is where the training ended, by its own report.
     """
-    if any(one.loss is not None and one.step is None for one in entries) and any(one.counted for one in entries):
-        if {one.path for one in entries if one.counted}.isdisjoint(one.path for one in entries if one.loss is not None):
+    losses = [one for one in entries if one.loss is not None]
+    if 2 * sum(one.step is None for one in losses) > len(losses) and any(one.counted for one in entries):
+        if {one.path for one in entries if one.counted}.isdisjoint(one.path for one in losses):
             return _by_epoch(entries, last_epoch)
         return _around(entries)
     kept: list[Measured] = []
@@ -337,10 +340,14 @@ def _loss_between(entries: list[Measured], first: int, last: int) -> bool:
     return any(one.loss is not None for one in entries[first + 1 : last])
 
 
+def _place(one: Measured) -> tuple[float, int]:
+    return one.epoch or 0.0, one.step or 0
+
+
 def _several(entries: list[Measured]) -> bool:
     """Do several ranks print here? Then one step has several losses, which are not a bar's that is drawn anew."""
     lines = [one for one in entries if one.loss is not None and one.eta_s is None and one.step is not None]
-    return any(a.step == b.step and a.loss != b.loss for a, b in itertools.pairwise(lines))
+    return any(a.step == b.step != a.total and a.loss != b.loss for a, b in itertools.pairwise(lines))
 
 
 def _trainer_dict(metric: dict[str, Any]) -> bool:

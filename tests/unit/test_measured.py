@@ -77,6 +77,14 @@ def test_the_bar_of_an_evaluation_within_the_training_gives_no_step(tmp_path: Pa
     assert found == [(10, 100, 2.5), (20, 100, 2.0)]
 
 
+def test_the_summary_is_of_the_newest_line_where_steps_are_counted_within_an_epoch(tmp_path: Path) -> None:
+    line = "11/24 10:00:00 - mmengine - INFO - Epoch(train) [{}][{}/50]  lr: 1e-3  eta: 0:01:00  time: 0.5  loss: {}\n"
+    (tmp_path / "a.txt").write_text(line.format(1, 40, 2.5) + line.format(2, 10, 1.5))
+    reading = Reading([str(tmp_path / "a.txt")])
+    assert [(one.epoch, one.step, one.loss) for one in reading] == [(1.0, 40, 2.5), (2.0, 10, 1.5)]
+    assert (reading.summary.step, reading.summary.loss) == (10, 1.5)
+
+
 def test_files_are_nodes_in_order_and_marks_of_torchrun_are_ranks(tmp_path: Path) -> None:
     for node in range(2):
         lines = [f"[default{local}]:step: {s} loss: {s + local}.5 tgs: 90" for s in (1, 2) for local in (0, 1)]
