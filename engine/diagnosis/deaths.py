@@ -87,7 +87,8 @@ NATIVE = re.compile(
     r"Fatal Python error: |terminate called (?:after throwing|without an active)"
     r"|\*\*\* (?:Process received signal|stack smashing)"
     r"|(?:double free|malloc|free\(\)|corrupted|munmap_chunk)\S{0,40}(?:\(\))?: (?:invalid|corrupt|memory)"
-    r"|(?P<shell>^Segmentation fault|^Bus error|^Aborted\b|^Killed$|^Illegal instruction|^Floating point exception"
+    r"|(?P<shell>^(?:Segmentation fault|Bus error|Aborted|Killed|Illegal instruction|Floating point exception)"
+    r"(?:\s+\(core dumped\)|\s*$)"
     r"|^\S{1,200}: line \d+:\s+\d+ (?:Segmentation fault|Bus error|Aborted|Killed|Illegal instruction|Floating point))"
 )
 NEAR_END = 2000
