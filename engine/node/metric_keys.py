@@ -35,6 +35,7 @@ ALIASES = alias_table(
     step <- step, global_step, global step, _step, steps, iter, iteration, it, num_updates, update_step, time/batch
     step <- global_step/max_steps, current_steps, cur_step, current_step, iter_num, batch_idx
     total <- total_steps, max_steps, total_iters, max_iters, num_steps, num_training_steps
+    total <- max_iter, num_iterations, max_iterations, total_iterations, total_step
     epoch <- epoch, ep
     lr <- lr, learning_rate, learning rate, lr-adamw, lr-sgd
     grad_norm <- grad_norm, grad norm, grad. norm, gradient norm, gradnorm, gnorm, global_grad_norm

@@ -107,16 +107,18 @@ def _count(metric: Metric, line: str) -> None:
         if counted and metric.setdefault("step", int(counted.group(1))) == int(counted.group(1)) and counted.group(2):
             metric["total"] = int(counted.group(2))
     if "step" not in metric and "loss" in metric:
-        for counted in compiled(STEP_ELSE).finditer(line):
+        # Behind the loss stand samples: `loss: 2.3 [ 6400/60000]`.
+        for counted in compiled(STEP_ELSE).finditer(line, 0, line.lower().find("loss") + len("loss")):
             metric.update(step=int(counted.group(1)), total=int(counted.group(2)))
-    if "epoch" not in metric:
-        epoch = compiled(EPOCH_OF).search(line)
-        if epoch:
-            metric["epoch"] = float(epoch.group(1))
+    epoch = compiled(EPOCH_OF).search(line)
+    if epoch:
+        metric.setdefault("epoch", float(epoch.group(1)))
     if "step" not in metric and "epoch" in metric and "atch" in line:
         batch = compiled(BATCH).search(line)
         if batch:
             metric["step"] = int(batch.group(1))
+    if "step" not in metric and epoch:
+        metric.pop("step_time", None)  # `Epoch 1, loss: 2.5, time: 12.3s` is the epoch's
 
 
 def _judged(metric: Metric, evaluation: bool) -> Optional[Metric]:

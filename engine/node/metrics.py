@@ -136,6 +136,7 @@ FORMATS = (
         r"(?<!Epoch )(?<!\d)(?P<step>\d+)/(?P<total>\d+) +(?:\[[=>.]+\] |[\u2501\u2578 ]+)"
         r"(?:- ETA: \S+ |(?:- )?[\d:hms]+ (?P<per_step>\d{1,9}(?:ms|us|s))/step )?(?=- )",
     ),
+    Format("pytorch tutorial", ("] loss: ", "["), r"^\[(?P<epoch>\d+), +(?P<step>\d+)\] (?=loss: )"),
     Format(
         "maxtext",
         ("completed step: ", "seconds: "),
