@@ -90,8 +90,12 @@ class Case:
 
     def _sent_to_one(self, incident: Incident) -> None:
         """A signal that a rank got, and its torchrun did not, was meant for that rank: it yields to nothing."""
-        failure, node = incident.death.failure, self.nodes.get(incident.death.failure.node_rank)
-        if failure.kind == "worker" and failure.signal and node is not None and node.agent.death is None:
+        failure = incident.death.failure
+        node = self.nodes.get(failure.node_rank)
+        if failure.kind != "worker" or not failure.signal or node is None or node.agent.death is not None:
+            return
+        # A journal does not say which of the pids that torchrun closed was this rank's.
+        if not (self.journaled and node.agent.closed):
             incident.rule = msgspec.structs.replace(incident.rule, weight=max(incident.rule.weight, SURE))
 
     def lines_of(self, node_rank: int, local_rank: int) -> list[Line]:
