@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 NONCE = 32
 """Letters of the nonce; half of them each way."""
-PINGS, PING_BYTES, PING_EVERY = 20, 64, 0.001
+PINGS, PING_BYTES, PING_EVERY = 20, 64, 0.002
 LARGE = 32 << 10
 RETRY_EVERY, TRIES = 0.25, 4
 """A first packet that is lost is sent again only after a second: a new connection gets through earlier."""
