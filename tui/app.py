@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.content import Content
@@ -151,6 +152,12 @@ class RankdeckApp(App[int]):
             self.push_screen(TooSmall())
         elif TooSmall.fits(size) and isinstance(self.screen, TooSmall):
             self.pop_screen()
+
+    def pop_screen(self) -> AwaitComplete:
+        """A dialog closes; one that gets a key typed ahead after the program has ended is gone already."""
+        if len(self._screen_stack) < 2:
+            return AwaitComplete()
+        return super().pop_screen()
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), PLAIN] if self.glyphs is ASCII else super().get_line_filters()

@@ -166,3 +166,12 @@ def test_without_a_terminal_attach_prints_text(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
     assert "succeeded" in done.stderr
+
+
+def test_keys_typed_ahead_of_the_end_are_no_error() -> None:
+    with Terminal("attach", made_run(lines=50).run, columns=120, lines=40) as screen:
+        screen.wait_for("SUCCEEDED")
+        screen.type("\x10", "quit")
+        screen.press("\r\r\r\x10\r\r")
+        assert screen.wait() == 0
+        assert "Traceback" not in screen.raw.decode("utf-8", "replace")
