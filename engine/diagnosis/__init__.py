@@ -3,7 +3,8 @@
 torchrun names a root cause for each node, and on every node but one that is a victim: a rank whose peer went away. The
 root is the earliest failure, over all nodes, that is not a victim's.
 
-    lines     text -> lines, with the rank that each is of          traces   lines -> tracebacks
+    lines     text -> lines, with the rank that each is of          marks    what stands before them, and is taken off
+    nodes     lines -> those of each worker, and torchrun's own     traces   lines -> tracebacks
     agent     what torchrun says of its workers                     deaths   what ended badly, with what it wrote
     rules/    the table: texts, what they mean, what to do          explain  a death -> the rule that fits
     case      the words of a verdict                                verdict  which of them was first

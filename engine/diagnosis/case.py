@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.diagnosis.deaths import Death, Failure, Node, deaths_of, nodes_of
+from engine.diagnosis.deaths import Death, Failure, deaths_of
 from engine.diagnosis.explain import LOOK_BACK, Incident, explain, signal_name
 from engine.diagnosis.lines import SHOWN, Line, Source
+from engine.diagnosis.nodes import Node, nodes_of
 from engine.diagnosis.rules import NOISE, SURE, Role, Rule, fill
 from engine.diagnosis.rules.rule import compiled
 from engine.text import clean
