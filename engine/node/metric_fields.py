@@ -20,8 +20,9 @@ ENDS = r"(?![\w%]|[-:.]\d|/[A-Za-z])"
 
 # Where a key stands: its text is looked up by splitting off what is before it, so that the pattern stays linear.
 # A colon between digits is a clock's. Starting with the separator keeps the search as fast as looking for a character.
+WRAPPED = r"(?:\[?(?:tensor|array|np\.float\d\d)\(|[\"'\[(]{1,2}[ ]?)?"
 PAIR = (
-    rf"[:=](?!(?<=\d:)\d)[ \t]{{0,12}}(?:tensor\(|[\"'\[(]{{1,2}}[ ]?)?({NUMBER}){BEHIND}{ENDS}"
+    rf"[:=](?!(?<=\d:)\d)[ \t]{{0,12}}{WRAPPED}({NUMBER}){BEHIND}{ENDS}"
     r"(?:[ ]?/[ ]{0,8}(\d{1,15})\b)?"
 )
 WORD = rf"(?<![\w./%])([A-Za-z_][\w/%]{{0,39}}\.?)[ \t]{{1,12}}({NUMBER}){BEHIND}{ENDS}()"
