@@ -82,7 +82,9 @@ class Accounting:
 
     def _restart(self) -> None:
         """The controller anew, with the slurm.conf that is there and all that it knew."""
-        self._slurm.stop_controller()
+        self._slurm.await_idle()
+        self._root("scontrol shutdown slurmctld")  # which saves what it knows; killed, it would have old jobs run on
+        self._slurm.kill("slurmctld", 0)
         self._slurm.start_controller()
         self._slurm.await_idle()
 

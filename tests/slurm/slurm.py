@@ -127,11 +127,12 @@ class Slurm:
         """Kill it, as a crash does; what it has saved is there for the next."""
         self.kill("slurmctld")
 
-    def kill(self, name: str) -> None:
-        """Kill a daemon of the login node, and wait until it is gone."""
+    def kill(self, name: str, number: int = 9) -> None:
+        """Send a daemon of the login node a signal, 0 for none, and wait until it is gone."""
         for process in self.login.processes():
             if process.name == name:
-                os.kill(process.outer, 9)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.outer, number)
         deadline = time.monotonic() + 30
         while any(process.name == name for process in self.login.processes()):
             if time.monotonic() > deadline:

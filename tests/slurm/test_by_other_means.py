@@ -92,6 +92,18 @@ def test_a_job_of_plain_sbatch_is_watched_by_its_number_and_an_array_task_by_its
     assert [one["summary"]["outcome"] for one in listed] == ["failed", "succeeded", "succeeded"]
     assert len({one["run"] for one in listed}) == 3
 
+    unknown = user.run("attach", "99999", "--login", "node4")
+    assert (unknown.returncode, "Invalid job id" in unknown.stderr) == (2, True), unknown.stderr
+
+    job = slurm.sh("sbatch --parsable --wrap='sleep 600'").strip()
+    slurm.await_state(job, "RUNNING")
+    viewer = user.start("attach", job, "--login", "node4")
+    wait_until(lambda: "is running on node1" in (user.home / "viewer-0.err").read_text(), seconds=30)
+    run = json.loads(user.run("runs", "--json").stdout.splitlines()[0])["run"]
+    assert user.run("stop", run, "--grace", "3").returncode == 0
+    assert viewer.wait(60) == 1
+    assert outcome(user, run) == "stopped"
+
 
 def test_a_run_inside_a_job_of_salloc_begins_and_ends_and_leaves_the_job(slurm: Slurm, user: Workstation) -> None:
     slurm.sh("salloc --no-shell --nodes=3 --gres=gpu:4 --job-name=mine 2>&1")

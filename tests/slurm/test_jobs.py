@@ -111,7 +111,7 @@ def test_a_job_that_waits_says_why_and_is_cancelled_and_so_is_one_that_runs(slur
     waiting = user.launch(counting(slurm, user, "later", "1", nodes=1))
     viewer = user.start("attach", waiting)
     told = user.home / "viewer-0.err"
-    wait_until(lambda: "for nodes to become free (Resources)" in told.read_text(), seconds=60)
+    wait_until(lambda: "for nodes to become free (Resources), expected to start" in told.read_text(), seconds=60)
     stopped = user.run("stop", waiting)
     assert (stopped.returncode, "cancelled" in stopped.stdout) == (0, True), stopped.stderr
     assert ended(viewer, user)[0] == 1
@@ -179,7 +179,7 @@ def test_a_node_that_loses_its_power_is_named(slurm: Slurm, user: Workstation) -
 
 
 def test_a_controller_that_is_away_for_a_while_is_no_failure_of_the_run(slurm: Slurm, user: Workstation) -> None:
-    run = user.launch(counting(slurm, user, "alone", "60"))
+    run = user.launch(counting(slurm, user, "alone", "600"))
     await_line(slurm, run, "step 3 ")
     saved = slurm.folder / "state" / "job_state"
     wait_until(lambda: run.encode() in saved.read_bytes(), seconds=30)
@@ -188,8 +188,10 @@ def test_a_controller_that_is_away_for_a_while_is_no_failure_of_the_run(slurm: S
     told = user.home / "viewer-0.err"
     wait_until(lambda: "controller does not answer" in told.read_text(), seconds=90)
     slurm.start_controller()
-    code, words = ended(viewer, user, seconds=120)
-    assert (code, outcome(user, run)) == (0, "succeeded"), words
+    slurm.await_state(job_of(slurm, run), "RUNNING")
+    assert viewer.poll() is None
+    assert user.run("stop", run, "--grace", "3").returncode == 0
+    assert (ended(viewer, user)[0], outcome(user, run)) == (1, "stopped"), told.read_text()
 
 
 def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Workstation) -> None:
@@ -205,6 +207,22 @@ def test_a_job_that_is_requeued_goes_on_in_the_same_run(slurm: Slurm, user: Work
     assert "attempt 1" in told, told
     attempts = {log.parent.parent.name for log in user.folder(run).glob("n0/ranks/*/attempt_*/0/stdout.log")}
     assert attempts == {"attempt_0", "attempt_1"}
+
+
+async def test_a_job_whose_number_was_lost_on_the_way_is_found_and_not_submitted_again(
+    slurm: Slurm, user: Workstation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = user.launch(counting(slurm, user, "once", "600"))
+    job = job_of(slurm, run)
+    (there(slurm, run) / "job").unlink()
+    for name, value in user.env.items():
+        monkeypatch.setenv(name, value)
+    asking = session.JobSession(runs.find(run), Connector(), JsonLines(io.StringIO()))
+    conversation, number = await asking._submit(await asking._login.dial(0), {})
+    await conversation.close()
+    assert (number, slurm.sh("squeue -h -o %A").split()) == (job, [job])
+    await_line(slurm, run, "step 3 ")
+    assert user.run("stop", run, "--grace", "3").returncode == 0
 
 
 async def test_a_number_that_slurm_has_given_to_another_job_is_not_taken_for_ours(
