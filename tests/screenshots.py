@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import resvg_py
 
+from engine.cli.arguments import parser
 from tui.app import RankdeckApp
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def home() -> None:
 
 async def to_a_verdict(path: str) -> None:
     """A rank that fails, named with its cause."""
-    app = RankdeckApp(Namespace(command="launch", profile=path, settings=[], skip=[], lost_after=60.0))
+    app = RankdeckApp(parser().parse_args(["launch", path]))
     async with app.run_test(size=WIDE) as pilot:
         await until(pilot, "the failure", lambda: "FAILED" in words(app))
         await pilot.pause(2)
