@@ -131,5 +131,5 @@ async def test_a_full_server_that_stays_full_is_told_after_four_tries(lab: Lab) 
 def test_a_quota_is_told_like_a_full_disk(code: str) -> None:
     """No file system with quotas can be mounted everywhere; what a node answers then is the same line."""
     refused = refusal("gpu01", code, "/home/ml/.local/state/rankdeck: no room")
-    assert "free space there, or set `state_dir`" in refused.remedy
+    assert "free space there, or keep the logs elsewhere: --set state_dir=" in refused.remedy
     assert refused.code == code

@@ -128,7 +128,7 @@ def test_lines_that_are_rarer_than_steps_leave_out_no_step(tmp_path: Path, one_r
 
 def test_the_step_line_holds_every_metric(one_rank: Ended) -> None:
     metric = MetricReader().feed(one_rank.out.encode())[0]
-    expected = "step total loss lr step_time data_time rate rate_unit grad_norm memory_gib"
+    expected = "step total loss lr step_time data_time comm_time rate rate_unit grad_norm memory_gib"
     assert set(metric) == set(expected.split())
     assert (metric["step"], metric["total"], metric["rate_unit"]) == (1, 25, "tokens/s")
 

@@ -84,12 +84,15 @@ def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An hour after the made-up run began, in Greenwich; a new run has a name that is known, and checks to come
     change no picture."""
     monkeypatch.setattr(time, "time", lambda: STARTED + 3600.0)
-    for name in CHECKS.keys() - SHOWN:
-        monkeypatch.delitem(CHECKS, name)
+    every = dict(CHECKS)
+    for name in every.keys() - SHOWN:
+        del CHECKS[name]
     monkeypatch.setattr(runs, "new_name", lambda profile: f"{profile}-20261124-130000-abcd")
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
+    CHECKS.clear()
+    CHECKS.update(every)  # in their order
     monkeypatch.undo()
     time.tzset()
 
