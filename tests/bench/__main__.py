@@ -14,7 +14,19 @@ from pathlib import Path
 from tests.bench.figures import Figure, markdown, table
 
 README = Path(__file__).parents[2] / "README.md"
-NAMES = ("fanout", "many", "start", "logs", "node", "training", "engine", "unmodified", "dashboard", "logview")
+NAMES = (
+    "fanout",
+    "many",
+    "start",
+    "logs",
+    "node",
+    "training",
+    "engine",
+    "unmodified",
+    "verdicts",
+    "dashboard",
+    "logview",
+)
 
 
 def main() -> None:

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 
 FAILING = str(Path(__file__).resolve().parents[1] / "failing.py")
 MEMORY = Path("/sys/fs/cgroup/memory")
+PROGRAMS = [
+    (["raise"], ("exception", 1, 1), "ValueError: sample 1337 has 0 tokens (step 3), in load"),
+    (["kill"], ("killed", 1, 1), "SIGKILL"),
+    (["segfault"], ("segfault", 1, 1), "SIGSEGV"),
+    (["exit"], ("exit-code", 1, 1), "code 3"),
+    (["import"], ("import-error", 1, 1), "flash_attn_that_is_not_there"),
+    (["hang", "--timeout", "6"], ("hang", 1, 1), "hung"),
+    (["collective", "--timeout", "20"], ("collective-mismatch", 0, 0), "shape"),
+    (["nan"], ("nan-loss", 0, 0), "loss is nan at step 3"),
+    (["disk", "--path", "/dev/full"], ("disk-full", 1, 1), "disk is full"),
+    (["raise", "--bacth", "4"], ("bad-option", 0, 0), "--bacth"),
+    (["missing", "--path", "/data/shard-3.bin"], ("file-missing", 1, 1), "/data/shard-3.bin"),
+]
+"""How the failing program fails, the rule, node rank and rank of its verdict, and words of the cause."""
 
 
 def start(user: Workstation, hosts: Hosts, *argv: str, extra: str = "", ranks: int = 1) -> subprocess.Popen[str]:
@@ -49,19 +63,7 @@ def place(verdict: dict[str, Any]) -> tuple[str, int | None, int | None]:
 
 @pytest.mark.parametrize(
     ("argv", "expected", "words"),
-    [
-        (["raise"], ("exception", 1, 1), "ValueError: sample 1337 has 0 tokens (step 3), in load"),
-        (["kill"], ("killed", 1, 1), "SIGKILL"),
-        (["segfault"], ("segfault", 1, 1), "SIGSEGV"),
-        (["exit"], ("exit-code", 1, 1), "code 3"),
-        (["import"], ("import-error", 1, 1), "flash_attn_that_is_not_there"),
-        (["hang", "--timeout", "6"], ("hang", 1, 1), "hung"),
-        (["collective", "--timeout", "20"], ("collective-mismatch", 0, 0), "shape"),
-        (["nan"], ("nan-loss", 0, 0), "loss is nan at step 3"),
-        (["disk", "--path", "/dev/full"], ("disk-full", 1, 1), "disk is full"),
-        (["raise", "--bacth", "4"], ("bad-option", 0, 0), "--bacth"),
-        (["missing", "--path", "/data/shard-3.bin"], ("file-missing", 1, 1), "/data/shard-3.bin"),
-    ],
+    PROGRAMS,
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
 def test_a_program_that_fails(
