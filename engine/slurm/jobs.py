@@ -34,6 +34,8 @@ ENDED = frozenset(
         "OUT_OF_MEMORY", "REVOKED",
     }
 )  # fmt: skip
+UNNAMED = "allocation"
+"""What accounting calls a job for some seconds, where it hears of its end before its beginning."""
 _SKEW = 120.0
 """Seconds by which the controller's clock may be behind ours."""
 _PAIR = re.compile(r"([A-Za-z/:&_-]+)=(\S*)")
@@ -155,8 +157,9 @@ def _from_scontrol(text: str, sought: Sought) -> Job | None:
 def _from_sacct(text: str, sought: Sought) -> Job | None:
     """The newest line of the job: a requeue leaves one for each of its lives."""
     found = None
-    for number, state, ended, submitted, starts, ends, nodes, reason, *name in _rows(text, 9):
-        if sought.named(number, "\x1f".join(name), moment(submitted)):
+    for number, state, ended, submitted, starts, ends, nodes, reason, *words in _rows(text, 9):
+        name = "\x1f".join(words)
+        if sought.named(number, sought.name if name == UNNAMED else name, moment(submitted)):
             state, _, by = state.partition(" by ")
             found = _job(number, state, reason, (submitted, starts, ends), nodes, ended, by=by)
     return found

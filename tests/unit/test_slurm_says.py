@@ -74,6 +74,14 @@ def test_accounting_is_believed_before_the_controllers_memory_and_names_who_canc
     assert (job.state, job.by, job.code) == ("CANCELLED", "1000", 1)
 
 
+def test_a_job_that_accounting_cannot_name_yet_is_known_by_number_and_time() -> None:
+    early = read(sacct=says(accounted("CANCELLED by 0", name="allocation")), scontrol={"7": says(shown("CANCELLED"))})
+    assert early is not None
+    assert early.by == "0"
+    old = accounted("CANCELLED by 0", name="allocation", when="2017-01-01T00:00:00")
+    assert read(sacct=says(old)) is None
+
+
 def test_of_a_requeued_jobs_lives_in_accounting_the_last_one_counts() -> None:
     job = read(sacct=says(accounted("PREEMPTED") + accounted("COMPLETED")))
     assert job is not None
