@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster.cluster import REPOSITORY
 from tests.cluster.patient import PORT, Patient
 from tests.cluster.workstation import VENV, wait_until
 
@@ -211,7 +212,8 @@ def test_other_programs_and_other_versions_are_found_with_stand_ins_for_a_python
     assert "net.py: " in found[0]["evidence"][0]
     assert "torch 2.8.0+cu126: node 1" in found[1]["evidence"]
     assert "Python 3.9: node 1" in found[2]["evidence"]
-    assert found[1]["fix"] == [f"nodes[1].activate=source {patient.hosts[1].home}/venv/bin/activate"]
+    environments = (f"{patient.hosts[1].home}/venv", sys.prefix)  # this one too, where torch is really in it
+    assert found[1]["fix"][0] in [f"nodes[1].activate=source {folder}/bin/activate" for folder in environments]
     assert set(patient.check("--no-speed", *patient.obey(found[1]))) == {("program.same", None)}
 
 
@@ -230,13 +232,12 @@ def test_full_disks_are_told_with_the_key_that_names_another(patient: Patient) -
 
 
 def own_var_tmp(host: Host) -> None:
-    """A /var/tmp of the host's own, in which the files of the test cluster stay where they are."""
-    kept = str(host.cluster.folder)
-    host.run(
-        f"mkdir /run/kept && mount --rbind {kept} /run/kept && mount -t tmpfs -o mode=1777 none /var/tmp"
-        f" && mkdir -p {kept} && mount --rbind /run/kept {kept}",
-        root=True,
-    )
+    """A /var/tmp of the host's own, in which the files of the test cluster, and of a clone there, stay where they are."""
+    kept = [str(path) for path in (host.cluster.folder, REPOSITORY) if path.is_relative_to("/var/tmp")]
+    lines = [f"mkdir /run/kept{n} && mount --rbind {path} /run/kept{n}" for n, path in enumerate(kept)]
+    lines += ["mount -t tmpfs -o mode=1777 none /var/tmp"]
+    lines += [f"mkdir -p {path} && mount --rbind /run/kept{n} {path}" for n, path in enumerate(kept)]
+    host.run(" && ".join(lines), root=True)
     host._touched = True
 
 
