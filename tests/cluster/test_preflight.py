@@ -232,7 +232,7 @@ def test_full_disks_are_told_with_the_key_that_names_another(patient: Patient) -
 
 
 def own_var_tmp(host: Host) -> None:
-    """A /var/tmp of the host's own, in which the files of the test cluster, and of a clone there, stay where they are."""
+    """A /var/tmp of the host's own, in which the test cluster's files and those of a clone stay where they are."""
     kept = [str(path) for path in (host.cluster.folder, REPOSITORY) if path.is_relative_to("/var/tmp")]
     lines = [f"mkdir /run/kept{n} && mount --rbind {path} /run/kept{n}" for n, path in enumerate(kept)]
     lines += ["mount -t tmpfs -o mode=1777 none /var/tmp"]
