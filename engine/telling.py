@@ -37,7 +37,8 @@ def words(event: events.AnyEvent, state: RunState | None = None) -> str:
             from engine.diagnosis import ending  # all its rules come with it, and most who tell need none
 
             # How a rank ended that nobody saw is told by its torchrun, a moment later.
-            how = "ended" if event.code is event.signal is None else ending(event.code, event.signal)
+            unseen = event.code is None and event.signal is None
+            how = "ended" if unseen else ending(event.code, event.signal)
             return f"{host}: rank {event.rank} (local_rank {event.local_rank}) {how}"
         case events.Worker() if event.attempt and event.local_rank == 0:
             return f"{host}: its ranks were started anew (attempt {event.attempt})"
