@@ -29,10 +29,12 @@ MAX_TEXT = 1 << 20
 MAX_SLOTS = 1_024
 LOCAL = "localhost"
 
-_REFUSED = frozenset("'`\"$\\;&<>|(){},")
+_REFUSED = frozenset("'`\"$\\;&<>|(){},“”„‘’‚«»–—…")  # noqa: RUF001  as word processors write them
 _TOKEN = re.compile(r"(?:\[[^\[\]\n]*\]|[^\s,\[\]])+|[\[\]]")
 _OPTION = re.compile(r"(slots|max_slots|max-slots|port)=(.*)", re.IGNORECASE | re.DOTALL)
+_COMMA = re.compile(r",(?![^\[]*\])")
 _BRACKET = re.compile(r"\[([^\]]*)\]")
+_DOTTED = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
 _SPAN = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?", re.ASCII)
 
 
@@ -56,7 +58,7 @@ def is_address(host: str) -> bool:
 
 def host_mistake(host: str) -> str:
     """Why this cannot be a host name, or "": OpenSSH's rule for its command line, and neither `user@` nor `:port`."""
-    if not host:
+    if host in ("", "~"):  # YAML's null
         return "it is empty"
     if host.startswith("-"):
         return "it starts with '-', which ssh would read as an option"
@@ -71,6 +73,8 @@ def host_mistake(host: str) -> str:
         return "it contains '/'"
     if ":" in host and not is_address(host):
         return "it contains ':' and is no IPv6 address: the port goes under `port`"
+    if _DOTTED.fullmatch(host) and not is_address(host):
+        return "it is no IPv4 address"
     if len(host) > 255:
         return "it is longer than 255 characters"
     return ""
@@ -113,9 +117,12 @@ def expand(text: str) -> list[HostEntry]:
     return [entry for entry, _ in entries]
 
 
-def expand_names(pattern: str) -> list[str]:
-    """The names of one pattern such as `gpu[01-08]`, without options. Raises RequestError as `expand` does."""
-    return _names(pattern, 1, 1, 0)
+def expand_names(patterns: str) -> list[str]:
+    """The names of `gpu[01-08]` or `gpu[01-08],login`, without options. Raises RequestError as `expand` does."""
+    names: list[str] = []
+    for pattern in _COMMA.split(patterns):
+        names += _names(pattern, 1, 1, len(names))
+    return names
 
 
 def fold(hosts: Iterable[str]) -> str:
@@ -215,9 +222,9 @@ def _names(pattern: str, number: int, column: int, already: int) -> list[str]:
     for span, suffix in zip(spans, parts[2::2], strict=True):
         values = [str(value).zfill(width) for low, high, width in span for value in range(low, high + 1)]
         names = [name + value + suffix for name in names for value in values]
-    mistake = host_mistake(names[0])
-    if mistake:
-        _refuse(number, column, f"{_shown(names[0])} is no host name: {mistake}")
+    for name in (names[0], names[-1]):
+        if mistake := host_mistake(name):
+            _refuse(number, column, f"{_shown(name)} is no host name: {mistake}")
     if len(names) > 1 and ":" in names[0]:
         _refuse(number, column, f"{_shown(pattern)}: a range in an IPv6 address is not read", "name each address")
     return names

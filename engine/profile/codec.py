@@ -15,8 +15,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 from engine.errors import ProfileError
 from engine.hosts import expand_names, fold
 from engine.profile import rules
-from engine.profile.read import NULLS, Mistake, Reader, plain_data
-from engine.profile.source import MAX_BYTES, Entries, Items, Place, Text, parse
+from engine.profile.read import NULLS, Reader, plain_data
+from engine.profile.source import MAX_BYTES, Entries, Items, Mistake, Place, Text, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,8 @@ def decode(text: str | bytes, source: str) -> Profile:
 
     Raises ProfileError with every mistake at once, each as `source:line: key: what was found; what is allowed`.
     """
-    return _judged(parse(text, source), source)
+    value, mistakes = parse(text, source)
+    return _judged(value, source, mistakes)
 
 
 def to_yaml(profile: Profile) -> str:
@@ -68,16 +69,18 @@ def override(profile: Profile, settings: Sequence[str]) -> Profile:
         return profile
     flags = " ".join(f"--set {setting}" for setting in settings)
     root = _value(plain_data(profile), Place(f"with {flags[:200]}"))
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for setting in settings:
         place = Place(f"--set {setting[:120]}")
         try:
             steps, text = _setting(setting)
-            root = _changed(root, steps, _flag_value(text, steps, place), place)
+            value, found = _flag_value(text, steps, place)
+            mistakes += [Mistake(place, "", mistake.text) for mistake in found]
+            root = _changed(root, steps, value, place)
         except ProfileError as error:
-            mistakes += [f"{place.where}: {mistake.partition(': ')[2]}" for mistake in error.mistakes]
+            mistakes += [Mistake(place, "", mistake.partition(": ")[2]) for mistake in error.mistakes]
         except ValueError as error:
-            mistakes.append(f"{place.where}: {error}")
+            mistakes.append(Mistake(place, "", str(error)))
     return _judged(root, "--set", mistakes)
 
 
@@ -89,7 +92,7 @@ def judge(data: Mapping[str, Data]) -> tuple[Profile, dict[str, str]]:
     """
     profile, found = _read(_value(data, Place("")))
     mistakes: dict[str, str] = {}
-    for mistake in found:
+    for mistake in sorted(found, key=_line):
         earlier = mistakes.get(mistake.path)
         mistakes[mistake.path] = f"{earlier}; {mistake.text}" if earlier else mistake.text
     return profile, mistakes
@@ -141,13 +144,17 @@ def _read(value: Value) -> tuple[Profile, list[Mistake]]:
     for path, text in rules.problems(profile):
         if not reader.is_broken(path):
             reader.mistakes.append(Mistake(reader.place(path), path, text))
-    return profile, sorted(reader.mistakes, key=lambda mistake: mistake.place.line)
+    return profile, reader.mistakes
 
 
-def _judged(value: Value, source: str, earlier: Sequence[str] = ()) -> Profile:
+def _line(mistake: Mistake) -> int:
+    return mistake.place.line
+
+
+def _judged(value: Value, source: str, earlier: Sequence[Mistake] = ()) -> Profile:
     profile, mistakes = _read(value)
     if mistakes or earlier:
-        said = [*earlier, *map(str, mistakes)]
+        said = [str(mistake) for mistake in sorted([*earlier, *mistakes], key=_line)]
         more = len(said) - MAX_MISTAKES
         raise ProfileError(source, said if more <= 0 else [*said[:MAX_MISTAKES], f"and {more:,} more"])
     nodes = [msgspec.structs.replace(node, host=host) for node in profile.nodes for host in expand_names(node.host)]
@@ -182,12 +189,13 @@ def _setting(setting: str) -> tuple[list[str | int], str]:
     return steps, text
 
 
-def _flag_value(text: str, steps: Sequence[str | int], place: Place) -> Value:
+def _flag_value(text: str, steps: Sequence[str | int], place: Place) -> tuple[Value, list[Mistake]]:
     """The value of a flag: a YAML flow list or mapping where the key takes one, otherwise text as it stands."""
     takes_text = (len(steps) > 1 and steps[0] == "env") or (isinstance(steps[-1], int) and steps[0] != "nodes")
     if text[:1] in ("[", "{") and not takes_text:
-        return _placed(parse(text, "--set"), place)
-    return Text(place, text)
+        value, mistakes = parse(text, "--set")
+        return _placed(value, place), mistakes
+    return Text(place, text), []
 
 
 def _placed(value: Value, place: Place) -> Value:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import inspect
 
-from engine.profile.model import Profile
-from engine.profile.source import Entries, Items, Place, Text
+from engine.errors import RequestError
+from engine.hosts import expand
+from engine.profile.model import Node, Profile
+from engine.profile.source import Entries, Items, Mistake, Place, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,17 +28,6 @@ _INT = re.compile(r"[+-]?[0-9]{1,15}")
 _FLOAT = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?")
 NULLS = ("", "~", "null", "Null", "NULL")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-
-
-@dataclass(frozen=True)
-class Mistake:
-    place: Place
-    path: str
-    text: str
-
-    def __str__(self) -> str:
-        path = f" {self.path}:" if self.path else ""
-        return f"{self.place.where}:{path} {self.text}"
 
 
 class Reader:
@@ -109,9 +99,32 @@ class Reader:
         return kind.cls(**found)
 
     def _tuple(self, value: Value, kind: inspect.VarTupleType, path: str) -> Any:
+        if isinstance(kind.item_type, inspect.StructType) and kind.item_type.cls is Node:
+            value = self._nodes(value, path)
         if not isinstance(value, Items):
             return self._fail(value, kind, path, describe(kind))
         return tuple(self._read(item, kind.item_type, f"{path}[{i}]") for i, item in enumerate(value.items))
+
+    def _nodes(self, value: Value, path: str) -> Value:
+        """The list of nodes, with what is a host list in it (a pasted hostfile, a Slurm node list) written out."""
+        if not isinstance(value, Text | Items) or (isinstance(value, Text) and _is_no_host(value)):
+            return value
+        nodes: list[Value] = []
+        for item in value.items if isinstance(value, Items) else (value,):
+            if not isinstance(item, Text) or _is_no_host(item):
+                nodes.append(item)
+                continue
+            try:
+                hosts = expand(item.text)
+            except RequestError as error:
+                self._note(item.place, path, f"{error.text}; {error.remedy}" if error.remedy else error.text)
+                self.broken.add(path)
+                continue
+            for host in hosts:
+                said = {"host": host.host, "user": host.user, "port": host.port, "gpus": host.slots}
+                keys = ((Text(item.place, name), said[name]) for name in said if said[name])
+                nodes.append(Entries(item.place, tuple((key, Text(item.place, str(text))) for key, text in keys)))
+        return Items(value.place, tuple(nodes))
 
     def _dict(self, value: Value, path: str) -> dict[str, str]:
         if not isinstance(value, Entries):
@@ -245,6 +258,8 @@ def _stand_in(kind: inspect.Type) -> Any:
 
 def _unknown(key: str, fields: Iterable[str]) -> str:
     names = list(fields)
+    if bad := next((c for c in key if not c.isprintable()), None):
+        return f"unknown key; it contains {bad!r}, which only looks like a space or like nothing"
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"unknown key; {hint}allowed: {', '.join(names)}"
@@ -266,6 +281,11 @@ def _is_null(value: Value, kind: inspect.Type) -> bool:
     if not (isinstance(value, Text) and value.plain and value.text in NULLS):
         return False
     return value.text != "~" or not isinstance(kind, inspect.StrType)
+
+
+def _is_no_host(value: Text) -> bool:
+    """Whether this cannot be meant as a host: nothing, a number, true or false."""
+    return value.plain and (value.text in (*NULLS, *_BOOLS) or _FLOAT.fullmatch(value.text) is not None)
 
 
 def _join(path: str, name: str) -> str:

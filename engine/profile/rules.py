@@ -94,7 +94,7 @@ def _hosts(profile: Profile) -> Iterator[Problem]:
     total = 0
     for i, node in enumerate(profile.nodes):
         path = f"nodes[{i}].host"
-        mistake = "" if "[" in node.host else host_mistake(node.host)
+        mistake = "" if "[" in node.host or "," in node.host else host_mistake(node.host)
         if mistake:
             yield path, f"found {node.host[:60]!r}: {mistake}"
             continue

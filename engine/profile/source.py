@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from engine.errors import ProfileError
+from engine.text import clean
 
 if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
@@ -29,6 +30,20 @@ class Place:
 
     where: str
     line: int = 0
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong at a place; `path` is the key that it concerns, "" where there is none."""
+
+    place: Place
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        # A key is the user's own text: one that a terminal would obey, or nobody would see, is shown in ASCII.
+        path = self.path if self.path.isprintable() else ascii(self.path)
+        return f"{self.place.where}:{path and f' {path}:'} {clean(self.text)}"
 
 
 @dataclass(frozen=True)
@@ -53,8 +68,8 @@ class Entries:
 Value: TypeAlias = Text | Items | Entries
 
 
-def parse(data: str | bytes, source: str) -> Value:
-    """The parts of one YAML document. Raises ProfileError for what is no YAML, or is YAML that no profile needs."""
+def parse(data: str | bytes, source: str) -> tuple[Value, list[Mistake]]:
+    """The parts of one YAML document, and the YAML in it that no profile needs. ProfileError for what is no YAML."""
     text = _text(data, source)
     try:
         # The pure loader stops at nodes: no tag is ever constructed.
@@ -69,10 +84,7 @@ def parse(data: str | bytes, source: str) -> Value:
     if root is None:
         raise ProfileError(source, [f"{source}:1: the file is empty; a profile starts with `version: 1`"])
     converter = _Converter(source)
-    value = converter.convert(root)
-    if converter.mistakes:
-        raise ProfileError(source, converter.mistakes)
-    return value
+    return converter.convert(root), converter.mistakes
 
 
 def _text(data: str | bytes, source: str) -> str:
@@ -97,13 +109,19 @@ def _utf8(data: bytes, source: str) -> str:
 
 
 def _syntax_mistake(error: MarkedYAMLError, text: str, source: str) -> str:
-    mark = error.problem_mark or error.context_mark
+    problem = error.problem or ""
+    # What is never finished is looked for where it begins; everything else where it goes wrong.
+    unfinished = "could not find expected ':'" in problem or "end of stream" in problem
+    mark = (error.context_mark if unfinished else None) or error.problem_mark or error.context_mark
     line = mark.line + 1 if mark is not None else 1
     problem = " ".join(part for part in (error.context, error.problem) if part)[:200]
     lines = text.split("\n")
     written = lines[line - 1] if line <= len(lines) else ""
     hint = ""
-    if "\t" in problem or "'\\t'" in problem:
+    unseen = next((c for c in written if c != "\t" and not c.isprintable()), None)
+    if unseen is not None:
+        hint = f"; the line contains {unseen!r}, which only looks like a space or like nothing"
+    elif "\t" in problem or "'\\t'" in problem:
         hint = "; YAML indents with spaces, not tabs"
     elif "[" in problem and "[" in written:
         hint = '; between { } a range is put in quotes: "gpu[01-08]"'
@@ -119,7 +137,7 @@ class _Converter:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.mistakes: list[str] = []
+        self.mistakes: list[Mistake] = []
         self._done: dict[int, Value] = {}
         self._open: set[int] = set()
 
@@ -144,18 +162,23 @@ class _Converter:
         if isinstance(node, SequenceNode):
             return Items(place, tuple(self.convert(item) for item in node.value))
         if isinstance(node, MappingNode):
-            return Entries(place, tuple(self._entry(key, item) for key, item in node.value))
+            entries = (self._entry(key, item) for key, item in node.value)
+            return Entries(place, tuple(entry for entry in entries if entry is not None))
         assert isinstance(node, ScalarNode)
         return Text(place, str(node.value), plain=not node.style)
 
-    def _entry(self, key: Node, item: Node) -> tuple[Text, Value]:
-        left = self.convert(key)
+    def _entry(self, key: Node, item: Node) -> tuple[Text, Value] | None:
+        left, right = self.convert(key), self.convert(item)
         if not isinstance(left, Text):
             self._mistake(left.place, "a key is a name, not a list or a mapping")
-            left = Text(left.place, "")
-        elif left.text == "<<" and left.plain:
+            return None
+        if left.text == "<<" and left.plain:
             self._mistake(left.place, "the merge key '<<' is not read; write the keys out, or use host: gpu[01-08]")
-        return left, self.convert(item)
+            return None
+        if isinstance(right, Text) and right.plain and not right.text:
+            # Nothing stands there; the parser finds that out at what comes next, lines below.
+            right = Text(left.place, "")
+        return left, right
 
     def _mistake(self, place: Place, text: str) -> None:
-        self.mistakes.append(f"{place.where}: {text}")
+        self.mistakes.append(Mistake(place, "", text))

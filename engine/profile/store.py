@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import LiteralScalarString
 
 from engine.errors import ProfileError, RequestError
 from engine.hosts import expand_names
 from engine.profile.codec import decode, fold_nodes, read_bytes, styled, to_yaml, writer
+from engine.profile.layout import merged
 from engine.profile.read import plain_data, sparse
 
 if TYPE_CHECKING:
@@ -79,17 +81,28 @@ def _updated(text: str, old: Profile, new: Profile) -> str:
     What comes out is read back: RequestError rather than a file that says something else.
     """
     newline = "\r\n" if "\r\n" in text else "\n"
-    yaml = _writer_like(text)
-    for update in (_update_fields, _update_sections):
+    mark = text[: text.startswith("\ufeff")]
+    written = text.removeprefix(mark).replace("\r\n", "\n")
+    yaml = _writer_like(written)
+    for update, merge in ((_update_fields, merged), (_update_fields, _anew), (_update_sections, _anew)):
         with contextlib.suppress(YAMLError, ProfileError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-            document = yaml.load(text.replace("\r\n", "\n"))
+            document = yaml.load(written)
+            before = _dumped(yaml, document)
             update(document, old, new)
-            stream = io.StringIO()
-            yaml.dump(document, stream)
-            updated = stream.getvalue().replace("\n", newline)
+            updated = merge(written, before, _dumped(yaml, document))
             if decode(updated, "") == new:
-                return updated
+                return mark + updated.replace("\n", newline)
     raise RequestError("this file's YAML cannot be changed in place", remedy="save under another name")
+
+
+def _anew(written: str, before: str, after: str) -> str:
+    return after
+
+
+def _dumped(yaml: YAML, document: CommentedMap) -> str:
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
 
 
 def _writer_like(text: str) -> YAML:
@@ -141,7 +154,10 @@ def _update_key(target: CommentedMap, key: str, old: Any, new: Any) -> None:
             elif item != old[i]:
                 inner[i] = styled(item)
     else:
-        target[key] = styled(sparse(new), key)
+        if isinstance(inner, LiteralScalarString):
+            # The writer has no place for a comment behind "|" once there is none.
+            target.ca.items.pop(key, None)
+        target[key] = styled(fold_nodes(new) if key == "nodes" else sparse(new), key)
 
 
 def _update_nodes(entries: CommentedSeq, old: tuple[Node, ...], new: tuple[Node, ...]) -> None:

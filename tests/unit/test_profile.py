@@ -88,6 +88,22 @@ def test_a_host_range_becomes_one_node_each() -> None:
     assert decode(text, "lab.yaml").nodes == tuple(Node(host=f"gpu{n}", gpus=4) for n in ("08", "09", "10"))
 
 
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        (" gpu[01-02]", [Node(host="gpu01"), Node(host="gpu02")]),
+        (" [gpu01, ml@gpu02]", [Node(host="gpu01"), Node(host="gpu02", user="ml")]),
+        (
+            " |\n  gpu01 slots=8  # DeepSpeed\n  gpu02:4\n  gpu03 port=2222\n",
+            [Node(host="gpu01", gpus=8), Node(host="gpu02", gpus=4), Node(host="gpu03", port=2222)],
+        ),
+        ("\n  - host: n[1-2],login\n    gpus: 2\n", [Node(host=name, gpus=2) for name in ("n1", "n2", "login")]),
+    ],
+)
+def test_a_host_list_is_taken_as_it_was_pasted(nodes: str, found: list[Node]) -> None:
+    assert list(decode(SMALL.replace("\n  - host: gpu01\n", f"{nodes}\n"), "lab.yaml").nodes) == found
+
+
 def test_values_of_env_and_args_are_the_text_that_was_written() -> None:
     text = small(env="{A: 1, B: 007, C: true, D: 1.50, E: null, F: '', G: 0x10}") + "secrets: []\n"
     text = text.replace("path: train.py", "path: train.py\n  args: [--n, 010, yes, ~, 1e3]")
@@ -147,10 +163,34 @@ batch: {per_device: 0}
     ]
 
 
+def test_yaml_that_no_profile_needs_hides_no_other_mistake() -> None:
+    text = SMALL + "nmae: x\nenv: !!python/x {A: b}\n? [a]\n: b\n<<: {c: d}\n"
+    found = mistakes(text)
+    for place, said in [(7, "nmae: unknown key"), (8, "the tag"), (9, "a key is a name"), (11, "the merge key '<<'")]:
+        assert any(mistake.startswith(f"lab.yaml:{place}: {said}") for mistake in found), found
+    assert len(found) == 4
+
+
+def test_what_is_not_there_is_reported_where_it_should_be() -> None:
+    text = "version: 1\nname: lab\nnodes:\n  - host:\n\n\nprogram:\n  path:\n\n# the end\n"
+    assert [mistake.partition(": ")[0] for mistake in mistakes(text)] == ["lab.yaml:4", "lab.yaml:8"]
+    assert mistakes("version: 1\nname lab\nnodes: []\n")[0].startswith("lab.yaml:2: this is not YAML")
+    assert mistakes("version: 1\nname: 'lab\nnodes: []\n")[0].startswith("lab.yaml:2: this is not YAML")
+
+
+@pytest.mark.parametrize("text", ["\u00a0\u00a0path: x\n", '"\\e[2J": x\n', "n\u202eame: x\n", 'env: {"\\e]0;x": y}\n'])
+def test_a_key_that_a_terminal_would_obey_or_nobody_sees_is_shown_in_ascii(text: str) -> None:
+    found = mistakes(SMALL + text)
+    assert all(mistake.isprintable() for mistake in found)
+    assert any("\\x" in mistake or "\\u" in mistake for mistake in found)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "the file is empty"),
+        ("version: 1\nname:\u00a0x\nnodes: []\n", "lab.yaml:2: this is not YAML: while scanning a simple key"),
+        ("version: 1\nname:\u00a0x\nnodes: []\n", "the line contains '\\xa0', which only looks like a space"),
         ("# nothing\n", "the file is empty"),
         ("- a\n", "found a list; allowed: a mapping"),
         ("just text\n", "allowed: a mapping"),
@@ -230,7 +270,12 @@ NODE = "nodes:\n  - host: gpu01\n"
     ("nodes", "said"),
     [
         ("[]", "nodes: no nodes; torchrun needs at least one"),
-        ("gpu01", "allowed: a list of nodes, such as `- host: gpu01`"),
+        ("4", "allowed: a list of nodes, such as `- host: gpu01`"),
+        ("[a, 4]", "nodes[1]: found '4'; allowed: a mapping with the keys host"),
+        ("gpu01 slots=x", "lab.yaml:3: nodes: host list, line 1, column 7: 'x' is not a slot count"),
+        ("[{host: ~}]", "it is empty"),
+        ("[{host: “gpu01”}]", "it contains '“'"),
+        ("[{host: '10.0.0.[1-300]'}]", "'10.0.0.300' is no host name: it is no IPv4 address"),
         ("[{host: a}, {host: a}]", "nodes[1].host: a is already nodes[0]"),
         ('[{host: "a[1-2]"}, {host: a2}]', "nodes[1].host: a2 is already nodes[0]"),
         ('[{host: "a[1-"}]', "nodes[0].host: "),
@@ -433,6 +478,73 @@ def test_saving_changes_its_lines_alone(tmp_path: Path) -> None:
     assert "NCCL_DEBUG: INFO                # INFO when it hangs" in text
     assert "host: big[1-3]                # three alike" in text
     assert load(path) == changed
+
+
+LAID_OUT = """\
+\ufeff# head
+
+version: 1          # v
+name:   lab
+
+nodes:
+# first
+- host: gpu01       # window
+  gpus: 8
+
+
+- {host: "big[1-3]", gpus: 4}
+program:
+
+    path: 'train.py'
+    args: [ "--epochs", '3',   # as in the paper
+            --lr, "{lr}" ]
+    activate: |
+        source x
+env: {A: 1, 'B': "2"}   # flow
+batch:
+    per_device:   4
+    base_lr: 2.0e-4  # tuned
+    base_batch: 0016
+# tail
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "less", "more"),
+    [
+        ("batch.per_device=8", ["    per_device:   4"], ["    per_device: 8"]),
+        ("nodes[0].port=22", [], ["  port: 22"]),
+        ("name=other", ["name:   lab"], ["name: other"]),
+        ("program.workdir=/x", [], ["    workdir: /x"]),
+        ("rendezvous.master_port=29700", [], ["rendezvous:", "    master_port: 29700"]),
+        ("env.C=x", ["env: {A: 1, 'B': \"2\"}   # flow"], ["env: {A: 1, 'B': \"2\", C: x} # flow"]),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_saving_leaves_every_other_line_as_it_is_laid_out(
+    tmp_path: Path, setting: str, less: list[str], more: list[str], newline: str
+) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_bytes(LAID_OUT.replace("\n", newline).encode())
+    profile = override(load(path), [setting])
+    save(path, profile)
+    assert load(path) == profile
+    text = path.read_bytes().decode()
+    assert text.count(newline) == text.count("\n")
+    before, after = LAID_OUT.split("\n"), text.split(newline)
+    assert [line for line in before if line not in after] == less
+    assert [line.rstrip() for line in after if line not in before] == more
+
+
+def test_saving_nodes_that_were_pasted_as_a_host_list_writes_them_out(tmp_path: Path) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(SMALL.replace("\n  - host: gpu01\n", " |  # pasted\n  gpu01 slots=8\n  big[1-3] slots=4\n"))
+    save(path, override(load(path), ["program.path=other.py"]))
+    assert "slots=4" in path.read_text()
+    profile = override(load(path), ["nodes[0].port=22"])
+    save(path, profile)
+    assert load(path) == profile
+    assert 'host: "big[1-3]"' in path.read_text()
 
 
 def test_saving_a_range_that_is_no_longer_alike_writes_its_nodes_out(tmp_path: Path) -> None:
