@@ -184,6 +184,8 @@ def _waited_for(ranks: Mapping[int | None, Sequence[Beat]]) -> Alarm | None:
 
 def _stall(ranks: Mapping[int | None, Sequence[Beat]], now: float) -> Alarm | None:
     """No rank has reported a step for many times as long as a step takes; named is the rank that is furthest behind."""
+    if now - max((beats[-1].t or 0.0 for beats in ranks.values() if beats), default=now) < STALL_LEAST:
+        return None
     last: dict[int | None, Beat] = {}
     usual = 0.0
     for rank, beats in ranks.items():

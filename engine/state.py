@@ -9,12 +9,9 @@ Rules:
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections import deque
-from collections.abc import Callable
-from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import msgspec
@@ -58,8 +55,9 @@ class WorkerState(msgspec.Struct):
     code: int | None = None
     signal: int | None = None
     metric: events.Metric | None = None
-    alike: Callable[[events.Metric], bool] | None = None
-    """Does a metric have the fields that are known of this rank, no more and no less?"""
+    measured: tuple[bool, ...] = ()
+    """Which fields of `metric` are known; see `_measured`."""
+    beats: deque[Beat] | None = None
 
     @property
     def failed(self) -> bool:
@@ -116,7 +114,10 @@ class RunState:
 
     def apply(self, event: events.AnyEvent) -> None:
         """Fold one event in. Events of one node come in the order of its journal; nodes may interleave in any way."""
-        self._judge = self._judge or not isinstance(event, events.Metric)
+        if isinstance(event, events.Metric):  # first: of thousands of ranks there are thousands a second
+            self._progress(event)
+            return
+        self._judge = True
         node = self.nodes.get(event.node_rank)
         if node is None:
             if isinstance(event, events.Finding):
@@ -127,8 +128,6 @@ class RunState:
                 self.job = event
             return
         match event:
-            case events.Metric():  # first: of thousands of ranks there are thousands a second
-                self._progress(event)
             case events.Finding():
                 self.findings.append(event)
             case events.Reached():
@@ -232,23 +231,27 @@ class RunState:
         return self._judged
 
     def _progress(self, event: events.Metric) -> None:
-        worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
-        self._beat(worker, event)
-        old = worker.metric
-        if old is None or worker.alike is None or old.extra or event.extra or not worker.alike(event):
-            event = event if old is None else _merged(old, event)
-            worker.alike = _alike(frozenset(name for name in MEASURED if getattr(event, name) is not None))
-        worker.metric = event
-        if self.metric is None or self._newer(event, self.metric):
+        worker = self.workers.get((event.attempt, event.node_rank, event.local_rank))
+        if worker is None:
+            if event.node_rank not in self.nodes:
+                return
+            worker = self._worker(event.attempt, event.node_rank, event.local_rank, -1)
+        old, measured, step = worker.metric, _measured(event), event.step
+        if step is not None and (old is None or old.step != step):
+            self._beat(worker, event)
+        if old is not None and (measured != worker.measured or old.extra or event.extra):
+            event = _merged(old, event)
+            measured = _measured(event)
+        worker.metric, worker.measured = event, measured
+        if self.metric is None or _newer(event, self.metric):
             self.metric = event
 
     def _beat(self, worker: WorkerState, metric: events.Metric) -> None:
-        beats = self._beats.get(worker.rank)
+        beats = worker.beats
         if beats is None:
             ends = min(worker.rank, self.plan.world_size - 1 - worker.rank)
-            beats = self._beats[worker.rank] = deque(maxlen=BEATS if ends < MANY else FEW_BEATS)
-        if metric.step is None or (beats and beats[-1].step == metric.step):
-            return
+            new: deque[Beat] = deque(maxlen=BEATS if ends < MANY else FEW_BEATS)
+            beats = worker.beats = self._beats.setdefault(worker.rank, new)
         if len(beats) == BEATS and len(first := self._first_beats.setdefault(worker.rank, [])) < FIRST_BEATS:
             first.append(beats[0])
         beats.append(
@@ -401,18 +404,35 @@ class RunState:
             worker = self.workers[key] = WorkerState(key, rank)
         return worker
 
-    def _newer(self, metric: events.Metric, than: events.Metric) -> bool:
-        """The run's progress is that of the rank that reports a step, of the newest attempt, furthest on."""
-        here = (metric.attempt, metric.step if metric.step is not None else -1, metric.loss is not None)
-        return here >= (than.attempt, than.step if than.step is not None else -1, than.loss is not None)
+
+def _newer(metric: events.Metric, than: events.Metric) -> bool:
+    """The run's progress is that of the rank that reports a step, of the newest attempt, furthest on."""
+    step, furthest = metric.step, than.step
+    if metric.attempt != than.attempt:
+        return metric.attempt > than.attempt
+    if step != furthest:
+        return furthest is None or (step is not None and step > furthest)
+    return metric.loss is not None or than.loss is None
 
 
-@functools.lru_cache(maxsize=256)
-def _alike(fields: frozenset[str]) -> Callable[[events.Metric], bool]:
-    """Whether a metric has these fields and no others, at a third of the cost of looking at each."""
-    rest = [name for name in MEASURED if name not in fields]
-    has, lacks = attrgetter("t", "t", *fields), attrgetter("t", "t", *rest)
-    return lambda metric: None not in has(metric) and lacks(metric).count(None) == len(rest)
+def _measured(m: events.Metric) -> tuple[bool, ...]:
+    """Which of MEASURED a metric has; written out, at a third of the cost of asking for each by its name."""
+    return (
+        m.step is not None,
+        m.total is not None,
+        m.epoch is not None,
+        m.loss is not None,
+        m.lr is not None,
+        m.grad_norm is not None,
+        m.step_time is not None,
+        m.data_time is not None,
+        m.comm_time is not None,
+        m.rate is not None,
+        m.memory_gib is not None,
+        m.eta is not None,
+        m.mfu is not None,
+        m.tflops is not None,
+    )
 
 
 def _merged(old: events.Metric, new: events.Metric) -> events.Metric:

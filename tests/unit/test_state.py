@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import events
-from engine.state import RunState
+from engine.state import MEASURED, RunState
 from tests.unit.runs_made_up import NodeStory, fold, made_plan, stderr_of
 
 if TYPE_CHECKING:
@@ -199,6 +200,16 @@ def test_a_line_that_speaks_of_less_takes_nothing_from_what_is_known_of_a_rank()
     )
     assert state.workers[0, 0, 0].metric == known
     assert state.metric == known
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_only_some_lines_tell_stays_known(name: str) -> None:
+    state = RunState(made_plan())
+    known: dict[str, Any] = dict.fromkeys(MEASURED, 3)
+    whole = events.Metric(t=1.0, node_rank=0, attempt=0, local_rank=0, **known)
+    state.apply(whole)
+    state.apply(msgspec.structs.replace(whole, **{name: None}))
+    assert state.workers[0, 0, 0].metric == whole
 
 
 def test_a_run_that_could_not_be_started_everywhere_is_not_running() -> None:
