@@ -168,7 +168,7 @@ class Counted(Dashboard):
         yield Static("<0>", id="count", markup=False)
 
     def on_mount(self) -> None:
-        super().on_mount()
+        """Textual calls the dashboard's own as well: a second call from here would feed everything twice."""
         self.query_one("#count").styles.height = 1
 
 
