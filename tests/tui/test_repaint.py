@@ -13,6 +13,8 @@ from tests.tui import pty_of
 from tests.tui.made import made_run
 from tests.tui.test_dashboard import attached, shown
 from tui import terminal
+from tui.dashboard.header import HeaderPanel
+from tui.dashboard.panel import Panel
 
 LINK = 30_000
 """Bytes a second of a slow way to the user's eyes."""
@@ -49,6 +51,18 @@ async def test_nothing_is_drawn_while_the_terminal_is_behind_and_all_of_it_after
         monkeypatch.setattr(terminal, "congested", lambda app: False)
         await pilot.pause(0.5)
         assert "rank 1 ·" in shown(screen, "ranks")
+
+
+async def test_pictures_do_not_become_rare_because_other_programs_have_the_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def waits(panel: HeaderPanel, scene: object) -> None:
+        time.sleep(0.5)
+
+    async with attached(made_run()) as (_, screen):
+        monkeypatch.setattr(HeaderPanel, "draw", waits)
+        screen.on_panel_chose(Panel.Chose(1))
+        assert screen._rested < time.monotonic() + 2.0
 
 
 def slowly(screen: pty_of.Terminal, seconds: float, mark: bytes = b"\0") -> float:

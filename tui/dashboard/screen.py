@@ -42,8 +42,9 @@ STILL = 1.0
 MANY = 256
 """Ranks whose map gets more room than its neighbours."""
 REST = 9.0
-"""A picture is followed by so many times as long as it took to make without one: those of thousands of ranks come less
-often, and take a tenth of a core at most. What the user chooses is drawn at once."""
+"""A picture is followed by so many times the processor time it took without one: those of thousands of ranks come less
+often, and take a tenth of a core at most, also beside a training that takes the rest of this machine. What the user
+chooses is drawn at once."""
 
 
 class Dashboard(Screen[None]):
@@ -123,9 +124,9 @@ class Dashboard(Screen[None]):
         drawn = (self.watching.version, self._selected)
         if (drawn == self._drawn and now - self._drawn_at < STILL) or terminal.congested(self.app):
             return
-        began = time.monotonic()
-        if drawn[1:] == self._drawn[1:] and began < self._rested:
+        if drawn[1:] == self._drawn[1:] and time.monotonic() < self._rested:
             return
+        began = time.thread_time()
         self._drawn, self._drawn_at = drawn, now
         self._ranks = health(self.session.state)
         self._show_failure()
@@ -138,7 +139,7 @@ class Dashboard(Screen[None]):
         for panel in self._panels:
             if panel.display:
                 panel.draw(scene)
-        self._rested = began + (1 + REST) * (time.monotonic() - began)
+        self._rested = time.monotonic() + REST * (time.thread_time() - began)
 
     def _show_failure(self) -> None:
         """Of a failed run: room for the verdict, and the log of the rank that it names until another is chosen."""
