@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LOG_DIR = '"${RANKDECK_RUN_DIR:-.}/ranks"'
 
 _SIMPLE_LINE = re.compile(r"""[A-Za-z0-9_./~:@%+=,"'$ -]+""")
+_SPELLED = str.maketrans({"\t": r"\t", "\n": r"\n", "\\": r"\\", "'": r"\'", "!": r"\x21"})
 _CONTINUED = " \\\n  "
 
 
@@ -27,8 +28,8 @@ def quote(word: str) -> str:
     if word == "~":
         return word
     if word.startswith("~/"):
-        return "~/" + (shlex.quote(word[2:]) if word[2:] else "")
-    return shlex.quote(word)
+        return "~/" + (_quoted(word[2:]) if word[2:] else "")
+    return _quoted(word)
 
 
 def script(
@@ -57,6 +58,11 @@ def pasteable(text: str) -> str:
 def words(*items: str) -> str:
     """A line of quoted words."""
     return " ".join(quote(item) for item in items)
+
+
+def _quoted(word: str) -> str:
+    """A tab pasted into a terminal asks the shell to complete a word: it is spelled out."""
+    return "$'" + word.translate(_SPELLED) + "'" if "\t" in word else shlex.quote(word)
 
 
 def _activation(activate: str) -> str:

@@ -30,7 +30,7 @@ COMMANDS = {
     "metrics": ("files", "metrics"),
     "diagnose": ("diagnose", "diagnose"),
     "profiles": ("files", "profiles"),
-    "completion": ("files", "completion"),
+    "completion": ("completion", "completion"),
 }
 """Where each command is: module of this package, function (options -> exit code). Loaded when it is asked for."""
 

@@ -46,11 +46,13 @@ def parser() -> argparse.ArgumentParser:
 
     show = command("print", "print what would run, byte for byte; start nothing")
     profile(show)
-    show.add_argument(
+    form = show.add_mutually_exclusive_group()
+    form.add_argument(
         "--format",
         choices=("shell", "sbatch", "srun", "json"),
         help="torchrun: shell (default) or json; slurm: sbatch (default), srun or json",
     )
+    form.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     show.add_argument("--resolve", action="store_true", help="ask the nodes for what the profile leaves to be found")
 
     launch = command("launch", "preflight, launch, watch; the run goes on when you leave")
@@ -137,8 +139,10 @@ def parser() -> argparse.ArgumentParser:
     validate.add_argument("profiles", nargs="+", metavar="PROFILE")
     validate.add_argument("--json", action="store_true", help="a JSON object a profile on stdout")
 
-    completion = command("completion", 'print the completion script for a shell: eval "$(rankdeck completion bash)"')
-    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    completion = command(
+        "completion", 'print the completion script for a shell: eval "$(rankdeck completion bash)"; in fish, | source'
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"))
     return top
 
 

@@ -1,4 +1,4 @@
-"""`metrics`, `profiles` and `completion`: files of this machine, no node asked."""
+"""`metrics` and `profiles`: files of this machine, no node asked."""
 
 from __future__ import annotations
 
@@ -146,15 +146,6 @@ def profiles_validate(options: Namespace) -> int:
             print(f"{name}: no mistakes")
         code = EXIT_REQUEST if mistakes else code
     return code
-
-
-def completion(options: Namespace) -> int:
-    import shtab
-
-    from engine.cli.arguments import parser
-
-    print(shtab.complete(parser(), options.shell))
-    return EXIT_OK
 
 
 PROFILE_VERBS: dict[str, Callable[[Namespace], int]] = {

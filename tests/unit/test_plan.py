@@ -289,6 +289,7 @@ HOSTILE = [
     "${HOME}",
     "&& touch x",
     "tab\there",
+    "a\t'!!\\t\n\"",
 ]
 
 
