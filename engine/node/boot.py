@@ -57,9 +57,33 @@ def holds(path: str) -> bool:
         return False
 
 
+def whole(path: str) -> bool:
+    """Is `path` a program with its bytecode, as `engine.node.bytecode` has written it?"""
+    try:
+        with open(path, "rb") as file:
+            said, rest = file.read(8), file.read()
+        return bool(rest) and said == b"%08x" % importlib.import_module("zlib").crc32(rest)
+    except (OSError, ImportError):
+        return False
+
+
 def program(folder: str) -> str:
-    """The path of the program, received from the client when this node has not got it."""
-    path = os.path.join(folder, HEADER["sha"][:16] + ".zip")
+    """The path of the program, with bytecode where this node has made it: it does so once for each of its Pythons."""
+    source = os.path.join(folder, HEADER["sha"][:16] + ".zip")
+    compiled = "%s.%s.zip" % (source[:-4], sys.implementation.cache_tag)
+    if whole(compiled):
+        return compiled
+    receive(source)
+    sys.path.insert(0, source)
+    try:
+        importlib.import_module("engine.node.bytecode").add(source, compiled)
+    except (OSError, ImportError):  # no room for it, or a Python without zlib
+        return source
+    return compiled
+
+
+def receive(path: str) -> None:
+    """Take the program from the client, when this node has not got it."""
     if not holds(path):
         say(need=True)
         data = sys.stdin.buffer.read(HEADER["size"])
@@ -76,7 +100,6 @@ def program(folder: str) -> str:
             if os.path.exists(beside):
                 os.unlink(beside)
             raise
-    return path
 
 
 def user() -> str:

@@ -36,7 +36,7 @@ def test_a_healthy_cluster_has_nothing_to_be_told_about_and_nothing_is_left_on_i
     for host in patient.hosts:
         assert not [p.name for p in host.processes() if p.name not in ("python", "python3", "sshd")]
         left = [path for path in host.path().rglob("*") if path.is_file()]
-        assert [path.suffix for path in left] == [".zip"]
+        assert [path.suffix for path in left] == [".zip", ".zip"]  # with and without bytecode
 
 
 def test_shells_folders_activations_limits_and_clocks_with_stand_ins_for_infiniband_and_for_a_clock(
