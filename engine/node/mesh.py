@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 NONCE = 32
 """Letters of the nonce; half of them each way."""
-PINGS, PING_BYTES, PING_EVERY = 20, 64, 0.002
+PINGS, PING_BYTES, PING_EVERY = 20, 64, 0.001
 LARGE = 32 << 10
 RETRY_EVERY, TRIES = 0.25, 4
 """A first packet that is lost is sent again only after a second: a new connection gets through earlier."""
@@ -47,6 +47,8 @@ class Listener:
         self._talks = 0
         self._closing = threading.Event()
         self._selector = selectors.DefaultSelector()
+        woken, self._wake = socket.socketpair()
+        self._selector.register(woken, _READ, None)
         self.ports = [self._listen(_server(address)) for _ in range(count)]
         if also is not None:
             try:
@@ -60,6 +62,7 @@ class Listener:
     def close(self) -> None:
         """Let go of every port; they are free when this returns."""
         self._closing.set()
+        self._wake.close()  # its other end looks like a caller that is none
         self._thread.join(2.0)
 
     def _listen(self, server: socket.socket) -> int:
@@ -72,7 +75,7 @@ class Listener:
         until = time.monotonic() + LISTEN_SECONDS
         try:
             while not self._closing.is_set() and time.monotonic() < until:
-                for key, _ in self._selector.select(0.02):
+                for key, _ in self._selector.select(0.25):
                     if key.data is None:
                         self._accept(key.fileobj)
                     elif not key.data.step():
@@ -83,6 +86,7 @@ class Listener:
         finally:
             for key in list(self._selector.get_map().values()):
                 self._end(key.fileobj)
+            self._wake.close()
             self._selector.close()
 
     def _accept(self, server: Any) -> None:

@@ -23,7 +23,9 @@ LOG_WAIT_SECONDS = 2.0
 LOG_TAIL_BYTES = 256 * 1024
 SETTLED_LOOK_SECONDS = 1.0
 LOOK_SHARE = 0.02  # of one core, while workers are still being looked for
+SAVED_SECONDS = 5.0  # of that share may be left over for when it counts
 SHORTEST_LOOK_SECONDS = 0.02
+UNFOUNDED_LOOK_SECONDS = 0.5
 
 _ATTEMPT = re.compile(r"attempt_(\d+)")
 # torch/distributed/elastic/multiprocessing: api.py says the first failure at once, errors/__init__.py sums up all.
@@ -112,6 +114,8 @@ class Ranks:
         self._streams: Dict[str, Stream] = {}
         self._complete: Set[str] = set()
         self._look_at = 0.0
+        self._search_at = 0.0
+        self._paid_at = 0.0  # when all looks so far have cost no more than their share
 
     @property
     def streams(self) -> List[Stream]:
@@ -133,10 +137,16 @@ class Ranks:
             return
         worked = time.process_time()
         self._find_streams()
-        self._find_workers()
-        worked = time.process_time() - worked
-        searching = max(SHORTEST_LOOK_SECONDS, worked / LOOK_SHARE)
-        self._look_at = time.monotonic() + (SETTLED_LOOK_SECONDS if self._settled() else searching)
+        # torchrun takes seconds to begin, of cores that may be few, and is done sooner when /proc is left alone until a
+        # folder says that ranks are near; they are then looked for with what that has saved.
+        if self._folders or time.monotonic() >= self._search_at:
+            self._find_workers()
+            self._search_at = time.monotonic() + UNFOUNDED_LOOK_SECONDS
+        now = time.monotonic()
+        self._paid_at = max(self._paid_at, now - SAVED_SECONDS) + (time.process_time() - worked) / LOOK_SHARE
+        self._look_at = max(now + SHORTEST_LOOK_SECONDS, self._paid_at)
+        if self._settled():
+            self._look_at = now + SETTLED_LOOK_SECONDS
 
     def _settled(self) -> bool:
         if not self._folders:

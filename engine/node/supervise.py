@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import engine
@@ -119,6 +118,12 @@ def _answer(answer: Dict[str, Any]) -> None:
         os.write(1, json.dumps(answer).encode() + b"\n")
     except OSError:
         pass  # nobody listens any more; the journal says the same
+
+
+def _trace() -> str:
+    import traceback
+
+    return traceback.format_exc()[-4000:]
 
 
 class Life(NamedTuple):
@@ -247,14 +252,14 @@ class Supervisor:
             self._journal.append("torchrun_exit", **self._exit_fields())
             self._await_leftovers()
         except Exception:
-            self._journal.append("warning", text="the supervisor failed: " + traceback.format_exc()[-4000:])
+            self._journal.append("warning", text="the supervisor failed: " + _trace())
         try:
             self._kill_tree()
             swept = self._sweep()
             self._ranks.finish()
             self._ask_kernel()
         except Exception:
-            self._journal.append("warning", text="clearing failed: " + traceback.format_exc()[-4000:])
+            self._journal.append("warning", text="clearing failed: " + _trace())
         self._journal.append("swept", **swept)
         self._gauges.read(self._ranks.streams, final=True)
         self._journal.finish(0.0 if self._vanished() else 600.0, stopped=self._stopped, **self._exit_fields())
