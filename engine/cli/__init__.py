@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import importlib
 import io
@@ -35,12 +36,15 @@ COMMANDS = {
 """Where each command is: module of this package, function (options -> exit code). Loaded when it is asked for."""
 
 
+SPELLED = {"✓": "+", "✗": "x", "·": ".", "…": "...", "×": "x", "→": "->", "“": '"', "”": '"', "–": "-", "≥": ">="}
+
 SCREENS = frozenset({None, "new", "demo", "launch", "attach"})
 """The commands that open the terminal UI where there is a terminal."""
 
 
 def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], int] | None = None) -> int:
     """Run one command; the exit code (`engine.errors`). `screen` opens the terminal UI, for whoever has one."""
+    open_streams()
     top = parser()
     options = top.parse_args(arguments)
     draw = screen if options.command in SCREENS and on_screen(options) else None
@@ -49,9 +53,6 @@ def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], i
         return 0
     from engine.errors import EXIT_INTERRUPTED, EXIT_MACHINE, RankdeckError
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
     try:
         if getattr(options, "login", None) is not None:
             from engine.cli.watching import run_of_job
@@ -77,6 +78,27 @@ def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], i
         if error.errno == errno.EMFILE:
             print("  raise the limit in this shell: ulimit -n 4096", file=sys.stderr)
         return EXIT_MACHINE
+
+
+def open_streams() -> None:
+    """Streams that take any text. Where the caller closed one, it is /dev/null: a socket would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    codecs.register_error("rankdeck", spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="rankdeck")
+
+
+def spelled(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal without Unicode shows for our own signs; "?" for those of others."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(SPELLED.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
 def on_screen(options: Namespace) -> bool:

@@ -37,6 +37,9 @@ def diagnose(options: Namespace) -> int:
         if verdict is None and state.outcome != "succeeded":
             hosts = {node.node_rank: node.host for node in state.nodes.values()}
             verdict = diagnosis.diagnose(list(state.logs.values()), None, hosts, folder.run)
+        if state.outcome == "stopped" and verdict is not None and not verdict.sure:
+            say("the run was stopped before anything failed")
+            verdict = None
         show(verdict, options.json)
         away = [node.host for node in state.nodes.values() if node.link == "broken"]
         if away:

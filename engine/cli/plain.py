@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 STATUS_EVERY = 0.25
 CARRY_LIMIT = 64 * 1024
+COLUMNS = 80
+"""Of a terminal that does not tell."""
+
+
+def redraws(stream: TextIO) -> bool:
+    """Is this a terminal on which a line can be written anew?"""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Plain:
@@ -28,7 +36,7 @@ class Plain:
         self._talk = talk or sys.stderr
         self._carry: dict[tuple[int, str], bytes] = {}
         self._labels: dict[tuple[int, str], str] = {}
-        self._live = self._talk.isatty()
+        self._live = redraws(self._talk)
         self._shown = False
         self._drawn = 0.0
         self._warned: set[str] = set()
@@ -105,9 +113,16 @@ class Plain:
         self._drawn = time.monotonic()
         self._wipe()
         with contextlib.suppress(OSError):
-            self._talk.write(f"\r{progress(state, time.time())}\x1b[K")
+            self._talk.write(f"\r{clean(progress(state, time.time()), self._width() - 1)}\x1b[K")
             self._talk.flush()
         self._shown = True
+
+    def _width(self) -> int:
+        """Columns of the terminal; what is wider than that could not be wiped."""
+        try:
+            return os.get_terminal_size(self._talk.fileno()).columns or COLUMNS
+        except (OSError, ValueError):
+            return COLUMNS
 
     def _wipe(self) -> None:
         if self._shown:

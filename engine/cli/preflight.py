@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from engine import launchers, profile, runs, shelf
 from engine.cli.asking import Terminal, asked_profile, emit, run_async, say
+from engine.cli.plain import redraws
 from engine.errors import (
     EXIT_OK,
     EXIT_PREFLIGHT,
@@ -46,7 +47,7 @@ async def checked(
     known: list[Finding] = []
 
     def changed() -> None:
-        if sys.stderr.isatty():
+        if redraws(sys.stderr):
             cells = found.cells().values()
             waiting = sum(cell.state == "waiting" for cell in cells)
             sys.stderr.write(f"\r\x1b[Kpreflight: {len(cells) - waiting} of {len(cells)} …" if waiting else "\r\x1b[K")

@@ -167,6 +167,7 @@ def test_stop_ends_a_run_and_reap_leaves_living_ones_alone(desk: Desk) -> None:
     assert desk.place.left() == []
     assert desk.objects("runs")[0]["summary"]["outcome"] == "stopped"
     assert desk.run("attach", run, code=1).stderr.count("stopped") >= 1
+    assert desk.run("diagnose", run).stdout == "nothing failed, as far as these logs tell\n"
     assert "nothing of ours is left" in desk.run("reap", "lab").stderr
 
 

@@ -89,6 +89,24 @@ def test_what_is_answered_at_once_imports_no_torch_no_textual_and_no_asyncssh(wo
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.parametrize("words", ["--help", "runs", "profiles list", "launch nosuch", "print lab"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_caller_closed_are_no_mistake(here: Path, words: str, closed: str) -> None:
+    shell = ["sh", "-c", f'"$0" {words} {closed}', str(RANKDECK)]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=30)
+    assert done.returncode == (2 if "nosuch" in words else 0), done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_terminal_without_unicode_is_told_in_ascii() -> None:
+    for words in ["--help", "demo --steps 0"]:
+        env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run([str(RANKDECK), *words.split()], env=env, capture_output=True, text=True, timeout=30)
+        assert done.returncode in (0, 2), done.stderr
+        assert "?" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_explains_itself_and_its_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert rankdeck(command, "--help") == 0

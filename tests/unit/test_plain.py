@@ -72,6 +72,11 @@ def test_what_a_rank_prints_cannot_steer_the_terminal(evil: bytes) -> None:
     assert "after" in out.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def test_a_terminal_gets_one_status_line_that_makes_room_for_words_and_lines() -> None:
     talk = Tty()
     viewer, out, state = plain(talk)
@@ -98,6 +103,23 @@ def test_without_a_terminal_there_is_no_status_line() -> None:
     assert "gpu02" in talk.getvalue()
     assert "the link broke" in talk.getvalue()
     assert not {"\r", "\x1b"} & set(talk.getvalue())
+
+
+def test_a_terminal_that_redraws_nothing_gets_no_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    talk = Tty()
+    viewer, _, _ = plain(talk)
+    viewer.event(events.Metric(t=1.0, node_rank=0, attempt=0, local_rank=0, step=7))
+    assert talk.getvalue() == ""
+
+
+def test_the_status_line_is_no_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Tty()
+    talk.fileno = lambda: 2  # type: ignore[method-assign]
+    monkeypatch.setattr("os.get_terminal_size", lambda fd: SimpleNamespace(columns=20))
+    viewer, _, _ = plain(talk)
+    viewer.event(events.Metric(t=1.0, node_rank=0, attempt=0, local_rank=0, step=7, total=9))
+    assert len(talk.getvalue().removeprefix("\r").removesuffix("\x1b[K")) == 19
 
 
 def test_a_terminal_that_is_gone_stops_no_command() -> None:
