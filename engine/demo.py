@@ -19,7 +19,7 @@ def demo_profile(steps: int) -> Profile:
     if importlib.util.find_spec("torch") is None:
         raise RequestError(
             f"the demo trains with torch, and {sys.executable} has none",
-            remedy="install it: pip install 'rankdeck[train]', or run: make demo",
+            remedy=f"install it: {sys.executable} -m pip install torch; or run: make demo",
         )
     if not 1 <= steps <= 100_000:
         raise RequestError(f"--steps {steps}: between 1 and 100000")

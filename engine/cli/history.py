@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine import runs
 from engine.cli.asking import Terminal, asked_profile, emit, run_async, say, show_table
 from engine.cli.plain import JsonLines, Plain, Quiet
-from engine.cli.watching import opened
+from engine.cli.watching import opened, stopped
 from engine.errors import (
     EXIT_JOB_FAILED,
     EXIT_MACHINE,
@@ -79,11 +78,12 @@ def stop(options: Namespace) -> int:
     folder = runs.find(options.run)
 
     async def work(connector: Connector) -> int:
-        session = opened(folder, connector, Quiet())
         say(f"stopping {folder.run}: SIGTERM, {options.grace:g} s of grace, then SIGKILL …")
-        results = await session.stop_now(options.grace)
-        with contextlib.suppress(RankdeckError):
-            await session.watch(once=True)
+        try:
+            results = await stopped(folder, connector, options.grace)
+        except asyncio.CancelledError:
+            say(f"left; nodes that were asked go on stopping it\n  see what is left: rankdeck stop {folder.run}")
+            raise
         code = EXIT_OK
         for result in results:
             if options.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
@@ -61,7 +62,12 @@ async def checked(
     found = preflight(
         asked, connector, terminal.accept, tuple(skip), changed, measure, collective, consent=terminal.consent
     )
-    await found.run()
+    try:
+        await found.run()
+    except asyncio.CancelledError:
+        if redraws(sys.stderr):
+            sys.stderr.write("\r\x1b[K")
+        raise
     return found
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from engine import plan, runs
 from engine.cli.asking import Terminal, asked_profile, emit, run_async, say
-from engine.cli.plain import JsonLines, Plain
+from engine.cli.plain import JsonLines, Plain, Quiet
 from engine.cli.preflight import checked, show_findings
 from engine.errors import (
     EXIT_JOB_FAILED,
     EXIT_OK,
     EXIT_PREFLIGHT,
+    RankdeckError,
 )
 from engine.preflight import fixes
 from engine.profile import override
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from engine.conversation import Conversation
     from engine.profile import Profile
     from engine.runs import RunFolder
-    from engine.session import Session
+    from engine.session import NodeStop, Session
     from engine.state import RunState
     from engine.transport import Connector
 
@@ -103,7 +104,7 @@ def start(
             emit({"type": "detached", "run": made.run}) if isinstance(viewer, JsonLines) else print(made.run)
             return EXIT_OK
         session.lost_after = lost_after
-        return await watched(session, viewer, conversations, stop_on_leave)
+        return await watched(session, viewer, conversations, connector if stop_on_leave else None)
 
     return run_async(work)
 
@@ -124,7 +125,7 @@ def attach(options: Namespace) -> int:
         session.retell = options.json
         session.lost_after = options.lost_after
         viewer.say(f"run {folder.run}")
-        return await watched(session, viewer, None, stop_on_leave=False)
+        return await watched(session, viewer, None)
 
     return run_async(work)
 
@@ -153,8 +154,20 @@ def opened(folder: RunFolder, connector: Connector, viewer: View) -> Session:
     return session
 
 
+async def stopped(folder: RunFolder, connector: Connector, grace: float) -> list[NodeStop]:
+    """Stop a run on every node and fetch how it ended; what each node says is left."""
+    session = opened(folder, connector, Quiet())
+    results = await session.stop_now(grace)
+    with contextlib.suppress(RankdeckError):
+        await session.watch(once=True)
+    return results
+
+
 async def watched(
-    session: Session, viewer: View, conversations: dict[int, Conversation] | None, stop_on_leave: bool
+    session: Session,
+    viewer: View,
+    conversations: dict[int, Conversation] | None,
+    stop_with: Connector | None = None,
 ) -> int:
     """Watch to the end; the job's exit code. Ctrl-C leaves the run alone, or stops it where it is nobody else's."""
     viewer.session = session
@@ -167,9 +180,9 @@ async def watched(
             viewer.flush()
         session.summarise()
         run = session.folder.run
-        if stop_on_leave:
+        if stop_with is not None:
             viewer.say("stopping …")
-            for result in await session.stop_now(5.0):
+            for result in await stopped(session.folder, stop_with, 5.0):
                 viewer.say(result.text)
         else:
             viewer.say(

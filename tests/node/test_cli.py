@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -179,6 +180,24 @@ def test_the_demo_trains_two_nodes_of_two_ranks_and_leaves_nothing(desk: Desk) -
     assert "0 localhost | step 3/3  loss " in done.stdout
     assert "\nsucceeded " in done.stderr
     assert desk.objects("runs")[0]["world_size"] == 4
+
+
+@pytest.mark.timeout(240)
+def test_ctrl_c_stops_the_demo_and_it_is_known_as_stopped(desk: Desk) -> None:
+    pytest.importorskip("torch")
+    with subprocess.Popen(
+        [RANKDECK, "demo", "--steps", "100000", "--plain"],
+        cwd=desk.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as viewer:  # fmt: skip
+        assert viewer.stdout is not None
+        assert viewer.stderr is not None
+        assert any("step 1/100000" in line for line in viewer.stdout)
+        viewer.send_signal(signal.SIGINT)
+        viewer.stdout.read()
+        assert viewer.stderr.read().count("localhost: stopped, nothing left") == 2
+        assert viewer.wait(60) == 130
+    assert desk.place.left() == []
+    assert desk.objects("runs")[0]["summary"]["outcome"] == "stopped"
 
 
 def test_whoever_reads_the_output_may_go(desk: Desk) -> None:
