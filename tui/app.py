@@ -21,6 +21,7 @@ from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.content import Content
+from textual.events import Key, Paste
 from textual.widget import Widget
 
 from engine.errors import EXIT_INTERRUPTED, EXIT_OK, RankdeckError, RequestError
@@ -267,6 +268,16 @@ class RankdeckApp(App[int]):
             self.notify(str(error), severity="error", markup=False)
 
     # ---- keys -----------------------------------------------------------------------------------------------------
+
+    async def on_event(self, event: events.Event) -> None:
+        """What is typed is done with before what is typed after it is looked at, also where it comes all at once."""
+        if not isinstance(event, (Key, Paste)) or event.is_forwarded:
+            await super().on_event(event)
+            return
+        self.app_focus = True
+        if not isinstance(event, Key) or not await self._check_bindings(event.key, priority=True):
+            await terminal.deliver(event, self.focused or self.screen)
+            await asyncio.sleep(0)
 
     def on_key(self, event: events.Key) -> None:
         """A key that nothing answers to: if it is one that does not work now, say why."""

@@ -14,10 +14,14 @@ import termios
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from textual._callback import invoke
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from textual.app import App
+    from textual.events import Event
+    from textual.widget import Widget
 
 CLIPBOARD_LIMIT = 74_994
 """Bytes of text that terminals take by OSC 52 (100,000 bytes of base64 with its frame, xterm's limit)."""
@@ -64,6 +68,21 @@ def congested(app: App[Any]) -> bool:
     writer = getattr(getattr(app, "_driver", None), "_writer_thread", None)
     queue = getattr(writer, "_queue", None)
     return queue is not None and queue.qsize() > 1
+
+
+async def deliver(event: Event, to: Widget) -> None:
+    """Let a widget and what it is in do with the event what they do with it, and come back when it is done.
+
+    Textual lays it into the widget's queue, and takes the key after it before a binding for this one is found: of
+    “ab”, backspace, “c” typed ahead over a slow line comes “a”.
+    """
+    event._set_forwarded()
+    for node in to.ancestors_with_self:
+        with node._context():
+            for _, handler in node._get_dispatch_methods(event.handler_name, event):
+                await invoke(handler, event)
+        if event._stop_propagation:
+            return
 
 
 def lost() -> bool:

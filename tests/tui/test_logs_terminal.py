@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -9,9 +10,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.app import App
 
 from tests.tui.made import made_run, stdout_of
 from tests.tui.pty_of import RANKDECK, Terminal
+from tui.logs.pager import page
+from tui.logs.source import LogFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,3 +122,19 @@ def test_inside_tmux_a_copied_line_is_in_the_buffer_of_tmux(tmp_path: Path) -> N
             time.sleep(0.05)
     finally:
         tmux("kill-server")
+
+
+async def test_a_pager_gets_the_log_it_was_opened_with_though_the_screen_turns_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, script, log = tmp_path / "seen", tmp_path / "pager", tmp_path / "log"
+    script.write_text(f"#!/bin/sh\ncat > {seen}\n")
+    script.chmod(0o755)
+    log.write_text("one\ntwo\n")
+    monkeypatch.setenv("PAGER", str(script))
+    app: App[None] = App()
+    monkeypatch.setattr(app, "suspend", contextlib.nullcontext)
+    source = LogFile(log)
+    source.close()
+    assert await page(app, source, None) == ""
+    assert seen.read_text() == "one\ntwo\n"

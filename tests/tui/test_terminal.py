@@ -175,3 +175,20 @@ def test_keys_typed_ahead_of_the_end_are_no_error() -> None:
         screen.press("\r\r\r\x10\r\r")
         assert screen.wait() == 0
         assert "Traceback" not in screen.raw.decode("utf-8", "replace")
+
+
+def test_keys_that_come_all_at_once_do_what_they_do_one_after_the_other(tmp_path: Path) -> None:
+    with Terminal("new", environ={"XDG_CONFIG_HOME": str(tmp_path)}, columns=120, lines=40) as screen:
+        screen.wait_for("What is it called")
+        screen.settle()
+        for _ in range(5):
+            screen.press("lab7" + "x" * 8 + "\x7f" * 9 + "8\x1b[D-\x1b[F9")
+            screen.wait_for("lab-89")
+            screen.type("\x15")
+
+
+def test_a_search_that_is_typed_at_once_is_searched_for() -> None:
+    with Terminal("attach", made_run(lines=500).run, columns=120, lines=40) as screen:
+        screen.wait_for("rank 0 line 499")
+        screen.press("13/line 137\r")
+        screen.wait_for("rank 0 line 137")

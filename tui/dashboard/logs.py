@@ -62,7 +62,7 @@ class LogsPanel(Panel, can_focus=False):
         yield self.view
 
     def focus(self, scroll_visible: bool = True) -> LogsPanel:
-        self.view.focus(scroll_visible)
+        self.screen.set_focus(self.view, scroll_visible)
         return self
 
     def draw(self, scene: Scene) -> None:

@@ -11,6 +11,8 @@ from textual.widget import Widget
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from typing_extensions import Self
+
     from engine.curves import Curves
     from engine.events import AnyEvent
     from engine.runs import RunFolder
@@ -70,6 +72,11 @@ class Panel(Widget, can_focus=True):
 
     def on_mount(self) -> None:
         self.border_title = self.title
+
+    def focus(self, scroll_visible: bool = True) -> Self:
+        """At once, where Textual would do it after the keys that have come by now."""
+        self.screen.set_focus(self, scroll_visible)
+        return self
 
     def draw(self, scene: Scene) -> None:
         """Show this scene."""

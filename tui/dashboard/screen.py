@@ -216,7 +216,7 @@ class Dashboard(Screen[None]):
     def action_show(self, name: str) -> None:
         self._current = name
         self._arrange()
-        self.call_after_refresh(self.query_one(f"#{name}").focus)
+        self.query_one(f"#{name}").focus()
 
     def reach(self, node: DOMNode) -> None:
         """Show the panel that this is in, and give it the focus."""

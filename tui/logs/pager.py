@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.text import clean
 from tui.logs.lines import forward
+from tui.logs.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,14 +78,19 @@ async def page(app: App[Any], source: Source, at: int | None) -> str:
     return f"{argv[0]} ended with {code}" if code not in (0, 141, -signal.SIGPIPE) else ""
 
 
-async def _feed(source: Source, pipe: asyncio.StreamWriter) -> None:
-    at = 0
+async def _feed(shown: Source, pipe: asyncio.StreamWriter) -> None:
+    """What there is now of the source, read by itself: the screen may turn to another one meanwhile."""
+    source, at, end = open_source(shown.name), 0, shown.size
     try:
-        while lines := forward(source, at, AT_ONCE):
+        while at < end:
+            lines = forward(source, at, AT_ONCE)
+            if not lines and not source.poll():
+                break
             pipe.write("".join(f"{clean(line.raw.decode('utf-8', 'replace'))}\n" for line in lines).encode())
             await pipe.drain()
-            at = lines[-1].end
+            at = lines[-1].end if lines else at
     finally:
+        source.close()
         pipe.close()
         with contextlib.suppress(ConnectionError):
             await pipe.wait_closed()

@@ -62,7 +62,7 @@ class Prompt(Horizontal):
         field.placeholder = hint
         field.value = text or (typed[-1] if typed else "")
         self.add_class("open")
-        field.focus()
+        self.screen.set_focus(field)  # at once: what is typed next is meant for it
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
