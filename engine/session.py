@@ -290,7 +290,7 @@ class Session:
 
         When it was, the first node that is back says nothing about the others until they have had as long.
         """
-        now = time.time()
+        now = time.monotonic()
         if not any(watch.answers for watch in self._watches.values()):
             self._answered_since = None
             return
@@ -301,7 +301,7 @@ class Session:
                 continue
             self._tasks.pop(rank).cancel()
             text = f"has been unreachable for {now - away:.0f} s; what ran there may run on (rankdeck reap)"
-            self._say(events.Lost(t=away, node_rank=rank, host=watch.host, text=text))
+            self._say(events.Lost(t=time.time() - (now - away), node_rank=rank, host=watch.host, text=text))
 
     def _send_stops(self) -> None:
         """Pass a wanted stop to every node that is there, not over, and has not been asked by us."""

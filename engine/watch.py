@@ -144,8 +144,8 @@ class NodeWatch:
 
     def _broken(self, text: str) -> None:
         if self.broken_since is None:
-            now = self.broken_since = time.time()
-            self._observe(events.Unreachable(t=now, node_rank=self.node_rank, host=self.host, text=text))
+            self.broken_since = time.monotonic()
+            self._observe(events.Unreachable(t=time.time(), node_rank=self.node_rank, host=self.host, text=text))
 
     def want(self, streams: Iterable[str], fresh: Collection[str] = ()) -> None:
         """Bring these streams here, from where their mirrors end; those that come already stay as they are.

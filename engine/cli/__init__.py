@@ -36,6 +36,14 @@ COMMANDS = {
 """Where each command is: module of this package, function (options -> exit code). Loaded when it is asked for."""
 
 
+ELSEWHERE = "keep what Rankdeck knows of runs elsewhere: export RANKDECK_STATE=/a/folder/with/room"
+REMEDIES = {
+    errno.EMFILE: "raise the limit in this shell: ulimit -n 4096",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR), ELSEWHERE),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"make room here, or {ELSEWHERE}"),
+}
+"""What to do about an error of this machine's own, by its number."""
+
 SPELLED = {"✓": "+", "✗": "x", "·": ".", "…": "...", "×": "x", "→": "->", "“": '"', "”": '"', "–": "-", "≥": ">="}
 
 SCREENS = frozenset({None, "new", "demo", "launch", "attach"})
@@ -74,9 +82,10 @@ def main(arguments: Sequence[str] | None = None, screen: Callable[[Namespace], i
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_INTERRUPTED
     except OSError as error:
-        print(f"rankdeck: this machine: {error}", file=sys.stderr)
-        if error.errno == errno.EMFILE:
-            print("  raise the limit in this shell: ulimit -n 4096", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"rankdeck: this machine: {where}{error.strerror or error}", file=sys.stderr)
+        if error.errno in REMEDIES:
+            print(f"  {REMEDIES[error.errno]}", file=sys.stderr)
         return EXIT_MACHINE
 
 

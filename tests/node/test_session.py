@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -190,6 +191,25 @@ async def test_a_node_that_stays_away_is_given_up_while_the_other_answers(place:
     assert "unreachable" in state.nodes[1].lost
     assert state.nodes[0].finished is not None, "the node that answers is stopped"
     assert {process["job"] for process in place.left()} == {f"{session.folder.run}/n1"}
+
+
+async def test_a_clock_that_jumps_condemns_no_node(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire, real = Wire(), time.time
+    session, conversations = await place.launch(place.profile(LINGER), wire)
+    watching = asyncio.ensure_future(session.watch(conversations))
+    await until(lambda: len(session.state.workers) == 2)
+    wire.cut = True
+    wire.kill(1)
+    await until(lambda: session.state.nodes[1].link == "broken")
+    for jump in (3600.0, -3600.0):
+        monkeypatch.setattr("time.time", lambda jump=jump: real() + jump)
+        await asyncio.sleep(0.6)
+        assert not session.state.nodes[1].lost
+    monkeypatch.setattr("time.time", real)
+    wire.cut = False
+    await until(lambda: session.state.nodes[1].link == "open")
+    session.request_stop("enough", 5.0)
+    assert (await watching).outcome == "stopped"
 
 
 async def test_the_first_node_that_is_back_after_our_own_outage_condemns_no_other(place: Place) -> None:

@@ -207,7 +207,16 @@ def test_a_rank_that_the_run_does_not_have_is_named(capsys: pytest.CaptureFixtur
     ("fault", "code", "said"),
     [
         (KeyboardInterrupt(), 130, ""),
-        (OSError(errno.ENOSPC, "No space left on device"), 4, "this machine: [Errno 28] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            4,
+            "this machine: No space left on device\n  make room here",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/x"),
+            4,
+            "/x: Read-only file system\n  keep what Rankdeck knows",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), 4, "ulimit -n 4096"),
     ],
 )
