@@ -105,6 +105,7 @@ enter opens: a profile for launching, a run for watching."""
                     table.add_row(*map(Text, self._profile_row(shelved, last)), key=str(shelved.path))
         self.query_one("#profiles").display = bool(self._shelved)
         self.query_one("#teach").display = not self._shelved
+        self.set_class(not self._shelved, "-teaching")
 
     def _profile_row(self, shelved: Shelved, last: dict[str, tuple[str, float]]) -> tuple[str, ...]:
         if shelved.error is not None:

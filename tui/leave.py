@@ -10,12 +10,18 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
 
+LOOK = 0.5
+"""Seconds between looks whether the run goes on."""
+
+
 class Leave(ModalScreen[str | None]):
-    """“detach”, “stop”, or None to stay."""
+    """“detach”, “stop”, or None to stay. `outcome` tells how the run stands: it may end while this is being read."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("d", "answer('detach')", "detach"),
@@ -25,9 +31,10 @@ class Leave(ModalScreen[str | None]):
         ("right,l", "app.focus_next", ""),
     ]
 
-    def __init__(self, run: str, *, ours: bool, readonly: bool) -> None:
+    def __init__(self, run: str, outcome: Callable[[], str], *, ours: bool, readonly: bool) -> None:
         super().__init__()
         self._run = run
+        self._outcome = outcome
         self._ours = ours
         self._readonly = readonly
 
@@ -45,6 +52,16 @@ class Leave(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         self.query_one("#stop" if self._ours and not self._readonly else "#detach").focus()
+        self.set_interval(LOOK, self._look)
+
+    def _look(self) -> None:
+        if (outcome := self._outcome()) != "running":
+            self.query_one(".question", Static).update(Content(f"{self._run} has ended: {outcome}"))
+            self.query_one(".detail", Static).update(Content("There is nothing left to detach from or to stop."))
+            self.query_one("#detach", Button).label = "Quit (d)"
+            self.query_one("#stop").display = False
+            if self.focused is None or not self.focused.display:
+                self.query_one("#detach").focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(None if event.button.id == "stay" else event.button.id)

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.widgets import Static
 
-from tests.tui.made import made_run
+from engine import events
+from tests.tui.made import STARTED, made_run
 from tui.app import RankdeckApp
 from tui.dashboard.drawn import Drawn
 from tui.dashboard.screen import Dashboard
 from tui.dialogs import TooSmall
+from tui.leave import LOOK, Leave
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -164,3 +167,45 @@ async def test_help_tells_the_keys_of_the_focused_panel() -> None:
         text = "\n".join(str(widget.render()) for widget in pilot.app.screen.query("Static"))
         assert "next bad rank" in text
         assert "One cell a rank" in text
+
+
+async def test_what_happened_on_several_nodes_is_told_in_the_order_in_which_it_happened() -> None:
+    async with attached(made_run(failing=2)) as (_, screen):
+        stamps = [line[:8] for line in shown(screen, "story").splitlines() if line[2:3] == ":"]
+        assert len(stamps) > 3
+        assert stamps == sorted(stamps)
+
+
+async def test_the_throughput_of_all_ranks_is_told_in_eighty_columns() -> None:
+    async with attached(made_run(), size=(80, 24)) as (pilot, screen):
+        line = events.Metric(
+            t=STARTED + 40, node_rank=0, attempt=0, local_rank=0, step=99_000, total=100_000, loss=2.345,
+            step_time=0.25, rate=12_345.0, rate_unit="tokens/s/gpu",
+        )  # fmt: skip
+        screen.session.state.apply(line)
+        screen.watching.version += 1
+        await pilot.pause(0.5)
+        assert "49,380 tokens/s" in shown(screen, "header")
+
+
+async def test_a_run_that_ends_while_the_user_is_asked_about_it_has_ended_in_the_question_too() -> None:
+    said = ["running"]
+    async with attached(made_run()) as (pilot, _):
+        dialog = Leave("lab-1", lambda: said[0], ours=True, readonly=False)
+        pilot.app.push_screen(dialog)
+        await pilot.pause(2 * LOOK)
+        assert "still running" in str(dialog.query_one(".question", Static).render())
+        said[0] = "succeeded"
+        await pilot.pause(2 * LOOK)
+        assert "lab-1 has ended: succeeded" in str(dialog.query_one(".question", Static).render())
+        assert not dialog.query_one("#stop").display
+        assert dialog.query_one("#detach").has_focus
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 15)])
+async def test_the_empty_home_screen_teaches_all_it_has_to_teach(size: tuple[int, int]) -> None:
+    app = RankdeckApp(Namespace(command=None))
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause(0.3)
+        teach, box = app.screen.query_one("#teach"), app.screen.query_one("#profiles-box")
+        assert teach.region.bottom <= box.content_region.bottom <= size[1] - 1

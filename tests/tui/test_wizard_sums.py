@@ -55,6 +55,11 @@ def test_the_sums_of_a_batch_show_how_they_come_about() -> None:
     assert made.warnings == ()
 
 
+def test_tokens_a_step_are_told_of_samples_that_are_text() -> None:
+    asked = typed(nodes="gpu[01-02] slots=8", batch__per_device="4", batch__sequence_length="2048")
+    assert dict(sums(asked.judged().profile, {}, {}).lines)["tokens"] == "64 × 2,048 = 131,072 tokens a step"
+
+
 def test_nodes_that_nobody_has_counted_are_named() -> None:
     assert dict(sums(TWO.judged().profile, {}, {}).lines) == {"ranks": "gpu01, gpu02 not counted yet"}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from engine.telling import clock, number
 from engine.throughput import paced, whole
 from tui.dashboard.drawn import Drawn, Piece, fitting
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
     from engine.state import RunState
     from tui.dashboard.panel import Scene
+
+
+BARS = (24, 12, 6)
+"""Columns that the bar may have which shows how far the run is: the most for which the words leave room."""
 
 
 class HeaderPanel(Drawn, can_focus=False):
@@ -61,10 +67,7 @@ class HeaderPanel(Drawn, can_focus=False):
         pieces: list[list[Piece]] = []
         if metric.step is not None and metric.total:
             share = min(1.0, max(0.0, metric.step / metric.total))
-            room = 12 if width < 110 else 24
-            done = round(share * room)
             pieces += [
-                [(" " + glyphs.bar * done, palette.primary), (glyphs.track * (room - done), palette.muted)],
                 [(f" {share:4.0%}", palette.strong), (f"  step {metric.step:,}/{metric.total:,}", palette.text)],
             ]
         elif metric.step is not None:
@@ -74,13 +77,20 @@ class HeaderPanel(Drawn, can_focus=False):
             pieces.append([("  left ", palette.muted), (clock(left), palette.text)])
         if metric.loss is not None:
             pieces.append([("  loss ", palette.muted), (number(metric.loss), palette.strong)])
-        if isinstance(metric.rate, (int, float)):
+        all_ranks = whole(metric, scene.state.plan)
+        if all_ranks is not None:
+            pieces.append([(f"  {paced(all_ranks.rate)} ", palette.strong), (all_ranks.unit, palette.muted)])
+        elif isinstance(metric.rate, (int, float)):
             pieces.append([(f"  {paced(metric.rate)} ", palette.strong), (metric.rate_unit, palette.muted)])
-            all_ranks = whole(metric, scene.state.plan)
-            if all_ranks is not None:
-                pieces.append([(f" = {paced(all_ranks.rate)} {all_ranks.unit}", palette.text)])
         if isinstance(metric.step_time, (int, float)):
             pieces.append([(f"  {metric.step_time:.3g} ", palette.text), ("s/step", palette.muted)])
+        room = width - 1 - sum(cell_len(text) for group in pieces for text, _ in group)
+        bar = next((size for size in BARS if size <= room), 0)
+        if metric.step is not None and metric.total and bar:
+            done = round(share * bar)
+            pieces.insert(0, [(" " + glyphs.bar * done, palette.primary), (glyphs.track * (bar - done), palette.muted)])
+        if all_ranks is not None and isinstance(metric.rate, (int, float)):
+            pieces.append([(f"  from {paced(metric.rate)} {metric.rate_unit}", palette.muted)])
         return pieces
 
 

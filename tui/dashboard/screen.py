@@ -110,7 +110,7 @@ class Dashboard(Screen[None]):
         self.watching.watch(self.session, self._conversations)
         self.set_class(self.session.state.plan.world_size >= MANY, "-many")
         self._arrange()
-        self.query_one(f"#{self._current}").focus()
+        self.call_after_refresh(self.query_one(f"#{self._current}").focus)
         self.set_interval(1.0 / terminal.repaint_rate(os.environ), self._tick)
         self._tick()
 
@@ -287,23 +287,24 @@ class Dashboard(Screen[None]):
 
     async def before_exit(self) -> int | None:
         """Asked before the program ends: the exit code, or None to stay."""
-        state = self.session.state
+        state, run = self.session.state, self.session.folder.run
+        if not state.over and self.watching.live and not self._leaving:
+            dialog = Leave(run, lambda: state.outcome, ours=self._ours, readonly=self.app.readonly)
+            answer = await self.app.answer(dialog)
+            if answer is None:
+                return None
         if state.over or not self.watching.live or self._leaving:
             return EXIT_OK if state.outcome in ("succeeded", "running") else EXIT_JOB_FAILED
-        answer = await self.app.answer(Leave(self.session.folder.run, ours=self._ours, readonly=self.app.readonly))
-        if answer is None:
-            return None
         if answer == "stop":
             self._leaving = True
             self.notify("stopping; this waits until nothing is left", timeout=60, markup=False)
             try:
                 results = await asyncio.wait_for(self.watching.stop_for_good(5.0), 60)
             except (RankdeckError, asyncio.TimeoutError) as error:
-                self.app.farewell.append(f"stopping {self.session.folder.run}: {error or 'no answer within 60 s'}")
+                self.app.farewell.append(f"stopping {run}: {error or 'no answer within 60 s'}")
             else:
                 self.app.farewell += [result.text for result in results]
             return EXIT_JOB_FAILED
-        run = self.session.folder.run
         self.app.farewell.append(
             f"left; the run goes on\n  watch it again: rankdeck attach {run}\n  stop it: rankdeck stop {run}"
         )

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.strip import Strip
 
+    from engine.state import RunState
     from tui.dashboard.panel import Scene
 
 BAD = (events.Lost, events.WorkerExit, events.Unreachable)
+SEEN_HERE = (
+    events.Finding, events.Reached, events.Unreachable, events.Lost, events.Launched, events.StopSent, events.Ended,
+)  # fmt: skip
+"""Events that have their time from this machine, and not from the node that they are of."""
 NAMED = 4
 """Nodes that one line names; more it counts."""
 
@@ -50,9 +55,10 @@ the sentence, the lines that show it, and the remedy."""
         verdict = self._verdict(scene, width)[:height]
         room = height - len(verdict)
         told: list[Strip] = []
-        for text, event in together((in_words(event, scene), event) for event in scene.story):
+        story = sorted(scene.story, key=lambda event: happened(event, scene.state))
+        for text, event in together((in_words(event, scene), event) for event in story):
             style = self.palette.warning if isinstance(event, BAD) else self.palette.text
-            stamp = time.strftime("%H:%M:%S ", time.localtime(event.t))
+            stamp = time.strftime("%H:%M:%S ", time.localtime(happened(event, scene.state)))
             told += self._wrapped(stamp, text, width, style)
         for alarm in scene.state.alarms(scene.now) if scene.live else ():
             told += self._wrapped("", alarm.text, width, self.palette.warning)
@@ -90,6 +96,12 @@ the sentence, the lines that show it, and the remedy."""
     def action_scroll_by(self, lines: int) -> None:
         self._back = max(0, self._back + lines)
         self.redraw()
+
+
+def happened(event: events.AnyEvent, state: RunState) -> float:
+    """When it happened, in unix seconds on this machine's clock; the journals of several nodes come here in turn."""
+    node = state.nodes.get(event.node_rank)
+    return event.t if node is None or isinstance(event, SEEN_HERE) else event.t - node.clock
 
 
 def in_words(event: events.AnyEvent, scene: Scene) -> str:

@@ -26,6 +26,7 @@ class BatchStep(Step):
         "batch.base_lr",
         "batch.base_batch",
         "batch.lr_scaling",
+        "batch.sequence_length",
     )
 
     def compose(self) -> ComposeResult:
@@ -37,12 +38,10 @@ class BatchStep(Step):
         made = self.sheet.sums()
         width = max((len(name) for name, _ in made.lines), default=0)
         lines = [Content.assemble((f"{name:<{width}}  ", "$secondary"), (text, "bold")) for name, text in made.lines]
+        lines += [Content.styled(f"{self.app.glyphs.warning} {text}", "$warning") for text in made.warnings]
         if len(made.split) > 1:
-            lines += [Content(""), Content.styled("each step", "$secondary")]
+            lines.append(Content.styled("each step", "$secondary"))
             lines += [Content(f"  {line}") for line in made.split[:SPLIT_SHOWN]]
             if len(made.split) > SPLIT_SHOWN:
                 lines.append(Content.styled(f"  and {len(made.split) - SPLIT_SHOWN} other sizes", "$secondary"))
-        if made.warnings:
-            lines.append(Content(""))
-        lines += [Content.styled(f"{self.app.glyphs.warning} {text}", "$warning") for text in made.warnings]
         self.query_one("#sums", Static).update(Content("\n").join(lines))

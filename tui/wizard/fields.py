@@ -108,6 +108,7 @@ _ROWS = (
         ),
         "linear",
     ),
+    Field("batch.sequence_length", "Sequence", "tokens a sample, to tell tokens a step", default="no tokens"),
     Field("slurm.partition", "Partition", "where to run", default="the cluster's own"),
     Field("slurm.nodes", "Nodes", "how many machines", default="1"),
     Field("slurm.gpus_per_node", "GPUs per node", "0 for CPU jobs", default="1"),

@@ -92,9 +92,7 @@ Below is what was found where the cursor stands: evidence and remedy."""
         style = {"error": palette.bad, "warning": palette.warning, "skipped": palette.muted}.get(
             self._worst.get(name, ""), palette.text
         )
-        title = self.checks[name].title
-        if len(title) > label - 1:
-            title = title[: label - 2] + self.app.glyphs.ellipsis
+        title = shortened(self.checks[name].title, label - 1, self.app.glyphs.ellipsis)
         pieces: list[Piece] = [(set_cell_size(title, label), style)]
         for column in (0, *(rank + 1 for rank in shown)):
             rank = column - 1 if column else None
@@ -181,3 +179,13 @@ Below is what was found where the cursor stands: evidence and remedy."""
             elif x >= 4 and (x - 4) // wide < len(shown):
                 self.column = shown[(x - 4) // wide] + 1
         super().on_click(event)
+
+
+def shortened(title: str, room: int, ellipsis: str) -> str:
+    """A title in so many columns: whole, or to the end of a clause or else of a word."""
+    if len(title) <= room:
+        return title
+    kept = title[: room - len(ellipsis) + 1]
+    ends = [kept.rfind(end) for end in (": ", "; ", ", ")]
+    end = max(ends) if max(ends) >= room // 2 else kept.rfind(" ")
+    return kept[: end if end > 0 else -1] + ellipsis

@@ -17,6 +17,7 @@ from engine.preflight import mesh
 from tui import terminal
 from tui.wizard.draft import Draft
 from tui.wizard.fields import FIELDS
+from tui.wizard.finding import told
 from tui.wizard.matrix import BAD, Matrix
 from tui.wizard.step import Step
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from engine.launching import AnyPreflight
-    from engine.preflight import Cell, Finding
+    from engine.preflight import Cell
     from engine.preflight.observation import Job
     from tui.rows import Rows
     from tui.wizard.checking import Checking
@@ -131,6 +132,9 @@ class PreflightStep(Step):
             detail.border_subtitle = "n next problem · y copy remedy · r retry · s skip"
             detail.border_title = f"{matrix.check} · {host}"
             detail.show(self._told(matrix.check, cell))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.look)
 
     def on_rows_moved(self, event: Rows.Moved) -> None:
         event.stop()
@@ -244,7 +248,7 @@ class PreflightStep(Step):
     def _told(self, check: str, cell: Cell) -> Content:
         parts = [Content.styled(self.query_one(Matrix).checks[check].title, "bold")]
         for finding in cell.findings:
-            parts += self._finding(finding)
+            parts += told(finding, self.app.glyphs, self.query_one(Detail).scrollable_content_region.width)
         if self.orphans():
             parts.append(Content.styled("  x ends it here, after a question", "$primary"))
         if check.startswith("mesh."):
@@ -266,20 +270,6 @@ class PreflightStep(Step):
             return []
         head = Content.styled("connections, from row to column, ms of a round trip", "bold")
         return [Content(""), head, *map(Content, mesh.picture(found.profile, found.observations))]
-
-    def _finding(self, finding: Finding) -> list[Content]:
-        glyphs = self.app.glyphs
-        sign, style = {
-            "error": (glyphs.error, "bold $error"),
-            "warning": (glyphs.warning, "$warning"),
-        }.get(finding.severity, ("i", "$primary"))
-        lines = [Content.styled(f"{sign} {finding.text}", style)]
-        lines += [Content.styled(f"  {line}", "$secondary") for line in finding.evidence]
-        if finding.remedy:
-            lines.append(Content.assemble(("  remedy  ", "$secondary"), (finding.remedy, "")))
-        if finding.fix:
-            lines.append(Content.styled(f"  F6 does it here: {', '.join(finding.fix)}", "$primary"))
-        return lines
 
 
 def verdict(checking: Checking, sheet: Sheet, ok: str, wrong: str, warning: str) -> Content:

@@ -51,6 +51,9 @@ def sums(profile: Profile, facts: Mapping[int, NodeFacts], observations: Observa
     lines.append(
         ("global batch", f"{asked.per_device} × {world} ranks × {asked.grad_accum} = {total:,} samples a step")
     )
+    if total and asked.sequence_length and asked.sequence_length > 0:
+        tokens = total * asked.sequence_length
+        lines.append(("tokens", f"{total:,} × {asked.sequence_length:,} = {tokens:,} tokens a step"))
     if lr is not None and asked.base_lr is not None:
         lines.append(("learning rate", f"{_scaled(profile, total or 1)} = {batch.lr_text(lr)}"))
     each = asked.per_device * asked.grad_accum
